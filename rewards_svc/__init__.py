@@ -1,0 +1,1 @@
+"""Keeps points balances: one ledger entry for each order of a member of the rewards programme."""

@@ -1,0 +1,72 @@
+"""Prometheus metrics, in a registry of the application's own, so that two applications never share one."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """One registry, with what every service counts; a service adds its own to `registry`.
+
+    `refreshers` run before each scrape, for figures that are read rather than counted.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.refreshers: list[Callable[[], Awaitable[None]]] = []
+        ProcessCollector(registry=self.registry)
+        labels = ("method", "route", "status")
+        self._requests = Counter("http_requests", "Requests answered.", labels, registry=self.registry)
+        self._latency = Histogram(
+            "http_request_seconds",
+            "Time until the answer was complete.",
+            ("method", "route"),
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+
+    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answered request; `route` is the template, never the path as sent."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._latency.labels(method, route).observe(seconds)
+
+    async def scrape(self) -> Response:
+        """The text exposition of everything in the registry."""
+        for refresh in self.refreshers:
+            await refresh()
+        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+class RequestMetrics:
+    """ASGI middleware that reports each request to `Metrics`."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+        started = time.perf_counter()
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            route = getattr(scope.get("route"), "path", "(none)")
+            method = scope["method"] if route != "(none)" else "(any)"
+            self._metrics.observe_request(method, route, status, time.perf_counter() - started)

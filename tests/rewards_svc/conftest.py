@@ -1,0 +1,57 @@
+"""The rewards service on a migrated database, without a process."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+import rewards_svc
+from rewards_svc.__main__ import authenticator
+from rewards_svc.app import Deps, create_app
+from rewards_svc.errors import catalogue
+from rewards_svc.points import credit_points
+from rewards_svc.settings import Settings
+from servicekit.batching import Batcher
+from servicekit.boot import can_read
+from servicekit.db import Database
+from servicekit.metrics import Metrics
+from servicekit.migrate import migrate
+from servicekit.web import Health
+
+PACKAGE = Path(rewards_svc.__file__).parent
+OPERATOR = {"Authorization": "Bearer operator-token-0123"}
+CONDUCTOR = {"Authorization": "Bearer conductor-token-0123"}
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    migrate(PACKAGE, database_url)
+    async with Database(database_url, timeout_s=5) as database:
+        yield database
+
+
+@pytest.fixture
+async def client(sqlite_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application on SQLite."""
+    migrate(PACKAGE, sqlite_url)
+    settings = Settings(
+        database_url=sqlite_url,
+        operator_token="operator-token-0123",
+        conductor_token="conductor-token-0123",
+    )
+    async with Database(sqlite_url, timeout_s=5) as database:
+        app = create_app(
+            Deps(
+                database=database,
+                credits=Batcher(lambda c: database.batch(credit_points, c), max_items=100, max_queue=100),
+                auth=authenticator(settings),
+                catalogue=catalogue(settings.base_url),
+                metrics=Metrics(),
+                health=Health(check=lambda: database.read(can_read)),
+                settings=settings,
+            )
+        )
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://rewards") as client:
+            yield client
