@@ -1,0 +1,1 @@
+"""The checkout service: the public API, and in the orchestrated style the conductor."""

@@ -1,0 +1,61 @@
+"""What the checkout service counts, beyond what every service does."""
+
+from datetime import UTC, datetime
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from checkout.orders import OrderStatus
+from servicekit.metrics import LATENCY_BUCKETS_S
+
+GROUP_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class CallMetrics:
+    """The conductor's calls, by service."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.attempts = Counter(
+            "step_attempts", "Calls made, by how they ended.", ["service", "outcome"], registry=registry
+        )
+        self.seconds = Histogram(
+            "step_attempt_seconds",
+            "How long calls took.",
+            ["service"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.misrouted = Counter(
+            "misrouted_calls", "Calls that did not reach the service's route.", ["service"], registry=registry
+        )
+        self.in_flight = Gauge("calls_in_flight", "Calls under way.", ["service"], registry=registry)
+
+
+class OrderMetrics:
+    """Orders and passes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.orders = Gauge("orders", "Orders in the journal, by status.", ["status"], registry=registry)
+        self.oldest_s = Gauge(
+            "oldest_unfinished_order_seconds", "Age of the oldest unfinished order.", registry=registry
+        )
+        self.accepted = Counter("orders_accepted", "Orders accepted.", ["style"], registry=registry)
+        self.replayed = Counter(
+            "orders_replayed", "Requests answered for an idempotency key seen before.", registry=registry
+        )
+        self.passes = Gauge(
+            "passes_running", "Passes under way: first or later.", ["kind"], registry=registry
+        )
+        self.streams = Gauge("event_streams", "Event streams open.", registry=registry)
+        self.group_size = Histogram(
+            "journal_group_size",
+            "Items that shared one commit.",
+            ["kind"],
+            buckets=GROUP_BUCKETS,
+            registry=registry,
+        )
+
+    def show(self, counted: dict[str, int], oldest: datetime | None) -> None:
+        """Take over a census of the journal."""
+        for status in OrderStatus:
+            self.orders.labels(status.value).set(counted.get(status.value, 0))
+        self.oldest_s.set((datetime.now(UTC) - oldest).total_seconds() if oldest else 0)

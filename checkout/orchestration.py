@@ -1,0 +1,103 @@
+"""Orchestration: the checkout service is the conductor.
+
+It knows the three services by name, where each listens, what each must be told, and which of them this order
+concerns. It calls them concurrently and makes their replies its own.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from checkout import commands
+from checkout.clients import RefusedError, ServiceClient, Told
+from checkout.journal import Journal
+from checkout.orders import Order, Outcome, Progress, Step, StepStatus, first_progress
+from checkout.passes import Passes
+from checkout.store import Accepted, Placement
+
+
+@dataclass(frozen=True)
+class Call:
+    """Where a service is told its part, how to put it, and what of its reply is used."""
+
+    path: str
+    command: Callable[[Order], Mapping[str, Any]]
+    reply: type[BaseModel]
+
+
+CALLS = {
+    "email": Call("/emails", commands.send_confirmation, commands.ConfirmationReply),
+    "warehouse": Call("/shipments", commands.prepare_shipment, commands.ShipmentReply),
+    "rewards": Call("/balances", commands.credit_points, commands.BalanceReply),
+}
+
+
+def first_steps(order: Order) -> list[Step]:
+    """Every service has a part; rewards only if the customer has joined the programme."""
+    steps = {name: Step(name) for name in CALLS}
+    if not order.customer["rewards_member"]:
+        reason = "the customer has not joined rewards"
+        steps["rewards"] = Step("rewards", StepStatus.SKIPPED, reason=reason, finished_at=order.accepted_at)
+    return list(steps.values())
+
+
+@dataclass(frozen=True)
+class Orchestration:
+    """The style's collaborators: the journal, the running passes, and a client for each service."""
+
+    journal: Journal
+    passes: Passes
+    clients: Mapping[str, ServiceClient]
+    lease_s: float
+
+    async def place_order(self, order: Order, key: str | None, fingerprint: str | None) -> Accepted:
+        """Accept one order and start its performance; whoever wants the outcome watches the order."""
+        # Accept: nobody hears of the order before it is on disk.
+        progress = first_progress(order, first_steps(order))
+        with self.passes.admission() as admission:
+            accepted = await self.journal.accept(Placement(order, progress, self.lease_s, key, fingerprint))
+
+            # Perform: the conductor calls. What does not get through now is taken up by a later pass.
+            if accepted.progress is not None:
+                admission.start(order, progress, self.perform)
+
+        # Answer: the order is safe, whatever happens from here on.
+        return accepted
+
+    async def perform(self, order: Order, progress: Progress) -> Progress:
+        """One pass: call every service whose step is pending, all at once; none waits for another."""
+        pending = [step for step in progress.steps.values() if step.status is StepStatus.PENDING]
+        ends = await asyncio.gather(*(self._call(order, step) for step in pending), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+            progress = max(progress, end, key=lambda known: known.version)
+        return progress
+
+    async def _call(self, order: Order, step: Step) -> Progress:
+        async def not_through_yet(slug: str) -> None:
+            if step.last_error is None:
+                await self.journal.record(
+                    Outcome(order.order_id, step.name, StepStatus.PENDING, datetime.now(UTC), last_error=slug)
+                )
+
+        call = CALLS[step.name]
+        client = self.clients[step.name]
+        told = await client.tell(call.path, call.command(order), call.reply, not_through_yet)
+        return await self.journal.record(outcome_of(order.order_id, step.name, told))
+
+
+def outcome_of(order_id: str, name: str, told: Told) -> Outcome:
+    """What a call has come to: a reply, a refusal, or trouble, with which the step stays pending."""
+    at = datetime.now(UTC)
+    if told.reply is not None:
+        result = told.reply.model_dump(mode="json")
+        return Outcome(order_id, name, StepStatus.SUCCEEDED, at, told.attempts, result=result)
+    assert told.error is not None
+    if isinstance(told.error, RefusedError):
+        return Outcome(order_id, name, StepStatus.FAILED, at, told.attempts, reason=told.error.slug)
+    return Outcome(order_id, name, StepStatus.PENDING, at, told.attempts, last_error=told.error.slug)

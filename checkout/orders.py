@@ -1,0 +1,174 @@
+"""The order and its rules, pure: what a step may become, and what that makes of the order.
+
+Nothing replaces `succeeded` or `skipped`; they replace anything. `failed` replaces `pending` only, and only
+an operator's retry turns it back. An order is `in_progress` while a step is pending.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+ABANDONED = "abandoned"
+
+
+class StepStatus(StrEnum):
+    """What a step is at."""
+
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+class OrderStatus(StrEnum):
+    """What an order is at."""
+
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    NEEDS_ATTENTION = "needs_attention"
+
+
+class WrongStatusError(Exception):
+    """The order's status does not allow what was asked."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """The facts of an accepted order; they never change. Amounts are in the currency's minor units."""
+
+    order_id: str
+    style: str
+    caller: str
+    customer: Mapping[str, Any]
+    currency: str
+    lines: Sequence[Mapping[str, Any]]
+    ship_to: Mapping[str, Any]
+    total_minor: int
+    accepted_at: datetime
+
+
+@dataclass(frozen=True)
+class Step:
+    """One participant's part of an order. `attempts` counts the tries that are known of."""
+
+    name: str
+    status: StepStatus = StepStatus.PENDING
+    attempts: int = 0
+    result: Mapping[str, Any] | None = None
+    reason: str | None = None
+    last_error: str | None = None
+    since: datetime | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """News of one step: what it has come to, and in how many further tries.
+
+    `pending` with `last_error` says that it has not got through yet.
+    """
+
+    order_id: str
+    step: str
+    status: StepStatus
+    at: datetime
+    attempts: int = 0
+    result: Mapping[str, Any] | None = None
+    reason: str | None = None
+    last_error: str | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an order has come. `version` grows with each change."""
+
+    order_id: str
+    status: OrderStatus
+    steps: Mapping[str, Step]
+    version: int = 1
+    completed_at: datetime | None = None
+    passes: int = field(default=0, compare=False)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no step is pending."""
+        return self.status is not OrderStatus.IN_PROGRESS
+
+
+def first_progress(order: Order, steps: Iterable[Step]) -> Progress:
+    """The progress of an order at the moment of its acceptance."""
+    known = {step.name: step for step in steps}
+    return Progress(order.order_id, status_of(known.values()), known)
+
+
+def status_of(steps: Iterable[Step]) -> OrderStatus:
+    """The order's status by its steps; without any it is in progress."""
+    statuses = {step.status for step in steps}
+    if not statuses or StepStatus.PENDING in statuses:
+        return OrderStatus.IN_PROGRESS
+    return OrderStatus.NEEDS_ATTENTION if StepStatus.FAILED in statuses else OrderStatus.COMPLETED
+
+
+def advance(progress: Progress, outcome: Outcome) -> Progress:
+    """Apply one outcome; an outcome that may not replace what is there changes nothing."""
+    old = progress.steps.get(outcome.step, Step(outcome.step))
+    if old.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED):
+        return progress
+    if old.status is StepStatus.FAILED and outcome.status in (StepStatus.FAILED, StepStatus.PENDING):
+        return progress
+    pending = outcome.status is StepStatus.PENDING
+    new = Step(
+        name=outcome.step,
+        status=outcome.status,
+        attempts=old.attempts + outcome.attempts,
+        result=outcome.result,
+        reason=outcome.reason,
+        last_error=(outcome.last_error or old.last_error) if pending else None,
+        since=(old.since or outcome.at) if pending and outcome.last_error else None,
+        finished_at=None if pending else outcome.at,
+    )
+    return _with_steps(progress, {outcome.step: new}, outcome.at)
+
+
+def retried(progress: Progress, at: datetime) -> Progress:
+    """The failed steps are pending again. Raises WrongStatusError unless the order needs attention."""
+    if progress.status is not OrderStatus.NEEDS_ATTENTION:
+        raise WrongStatusError(
+            f"the order is {progress.status}; only one that needs attention can be retried"
+        )
+    failed = {
+        name: replace(step, status=StepStatus.PENDING, reason=None, finished_at=None)
+        for name, step in progress.steps.items()
+        if step.status is StepStatus.FAILED
+    }
+    return _with_steps(progress, failed, at)
+
+
+def abandoned(progress: Progress, at: datetime) -> Progress:
+    """Whatever has not come about is given up. Raises WrongStatusError if the order is completed."""
+    if progress.status is OrderStatus.COMPLETED:
+        raise WrongStatusError("the order is completed; there is nothing to abandon")
+    given_up = {
+        name: replace(
+            step,
+            status=StepStatus.FAILED,
+            last_error=step.last_error or step.reason,
+            reason=ABANDONED,
+            since=None,
+            finished_at=step.finished_at or at,
+        )
+        for name, step in progress.steps.items()
+        if step.status in (StepStatus.PENDING, StepStatus.FAILED)
+    }
+    return _with_steps(progress, given_up, at)
+
+
+def _with_steps(progress: Progress, changed: Mapping[str, Step], at: datetime) -> Progress:
+    steps = {**progress.steps, **changed}
+    status = status_of(steps.values())
+    completed_at = (progress.completed_at or at) if status is OrderStatus.COMPLETED else None
+    return replace(
+        progress, steps=steps, status=status, completed_at=completed_at, version=progress.version + 1
+    )

@@ -1,0 +1,104 @@
+"""Passes: each is one bounded attempt to finish an order, whatever the style.
+
+A first pass follows the accept at once; there may be only so many in memory, and one more is refused before
+its order is accepted. What a pass leaves unfinished is let go, to be resumed later.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+from checkout.journal import Journal
+from checkout.metrics import OrderMetrics
+from checkout.orders import Order, Progress
+from checkout.settings import Settings
+from servicekit.db import StorageUnavailableError
+from servicekit.problems import ProblemError
+
+log = logging.getLogger("checkout.passes")
+
+Perform = Callable[[Order, Progress], Awaitable[Progress]]
+"""One pass over an order in its style; the newest progress that it knows of."""
+
+
+class Admission:
+    """A place among the first passes, held while an order is being accepted."""
+
+    def __init__(self, passes: "Passes") -> None:
+        self._passes = passes
+        self.taken = False
+
+    def start(self, order: Order, progress: Progress, perform: Perform) -> None:
+        """Use the place: start the order's first pass."""
+        self.taken = True
+        self._passes.start("first", order, progress, perform)
+
+
+class Passes:
+    """Runs passes, and counts them."""
+
+    def __init__(self, journal: Journal, settings: Settings, metrics: OrderMetrics) -> None:
+        self._journal = journal
+        self._settings = settings
+        self._metrics = metrics
+        self._running: dict[str, set[asyncio.Task[None]]] = {"first": set(), "later": set()}
+        self._admitted = 0
+        self._closed = False
+
+    @contextmanager
+    def admission(self) -> Iterator[Admission]:
+        """A place for one more first pass. Raises ProblemError("overloaded") if there is none."""
+        limit = self._settings.max_first_passes
+        if self._closed or self._admitted + len(self._running["first"]) >= limit:
+            raise ProblemError("overloaded", f"{limit} orders are being worked on already.")
+        self._admitted += 1
+        try:
+            yield Admission(self)
+        finally:
+            self._admitted -= 1
+
+    def room(self) -> int:
+        """How many more later passes may start."""
+        return 0 if self._closed else self._settings.max_later_passes - len(self._running["later"])
+
+    def start(self, kind: str, order: Order, progress: Progress, perform: Perform) -> None:
+        """Run one pass over an order in the background."""
+        task = asyncio.create_task(self._run(order, progress, perform), name=f"pass-{order.order_id}")
+        self._running[kind].add(task)
+        self._metrics.passes.labels(kind).inc()
+        task.add_done_callback(lambda done: self._ended(kind, done))
+
+    async def aclose(self, timeout_s: float) -> None:
+        """Let what runs go on for a moment, then stop it: what is unfinished will be resumed."""
+        self._closed = True
+        tasks = [task for running in self._running.values() for task in running]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _ended(self, kind: str, task: asyncio.Task[None]) -> None:
+        self._running[kind].discard(task)
+        self._metrics.passes.labels(kind).dec()
+
+    async def _run(self, order: Order, progress: Progress, perform: Perform) -> None:
+        about = {"order_id": order.order_id, "pass_number": progress.passes + 1}
+        try:
+            async with asyncio.timeout(self._settings.pass_timeout_s):
+                if (await perform(order, progress)).is_final:
+                    return
+        except TimeoutError:
+            log.warning("pass ran out of time", extra=about)
+        except Exception:
+            log.warning("pass broke off", extra=about, exc_info=True)
+        try:
+            await self._journal.end_pass(order.order_id, self._pause_s(progress.passes))
+        except StorageUnavailableError:
+            log.warning("cannot let go of an order: its lease will run out", extra=about)
+
+    def _pause_s(self, passes: int) -> float:
+        longest_s = min(self._settings.resume_min_s * 2.0 ** min(passes, 30), self._settings.resume_max_s)
+        return longest_s * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret

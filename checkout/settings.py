@@ -1,0 +1,82 @@
+"""The checkout service's settings: `CHECKOUT_*` in the environment."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, HttpUrl, SecretStr, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from servicekit.settings import ServiceSettings
+
+Token = Annotated[SecretStr, Field(min_length=16)]
+
+
+class Settings(ServiceSettings):
+    """What the checkout service can be told, beyond what every service can.
+
+    Durations are in seconds; `*_in_flight`, `*_passes` and `*_waiters` are numbers of things at once.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CHECKOUT_")
+
+    port: int = Field(8000, ge=1, le=65_535)
+    max_body_bytes: int = Field(65_536, ge=1024)
+    caller_keys: SecretStr | None = None
+    style: Literal["orchestration"] = "orchestration"
+    default_wait_s: float = Field(2.0, ge=0, le=30)
+    cors_origins: Annotated[str, NoDecode] = ""
+
+    email_url: HttpUrl
+    email_token: Token
+    warehouse_url: HttpUrl
+    warehouse_token: Token
+    rewards_url: HttpUrl
+    rewards_token: Token
+
+    call_timeout_s: float = Field(2.0, gt=0, le=30)
+    call_max_attempts: int = Field(4, ge=1, le=20)
+    call_backoff_s: float = Field(0.1, gt=0, le=5)
+    max_in_flight: int = Field(64, ge=1, le=10_000)
+    slot_timeout_s: float = Field(1.0, gt=0, le=10)
+    retry_budget_ratio: float = Field(0.2, ge=0, le=1)
+    retry_budget_floor_per_s: float = Field(10.0, ge=0)
+
+    pass_timeout_s: float = Field(8.0, gt=0, le=60)
+    lease_s: float = Field(15.0, gt=0, le=300)
+    resume_min_s: float = Field(5.0, gt=0)
+    resume_max_s: float = Field(600.0, gt=0)
+    resume_poll_s: float = Field(0.5, gt=0, le=10)
+    max_first_passes: int = Field(512, ge=1)
+    max_later_passes: int = Field(64, ge=1)
+    max_event_streams: int = Field(200, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.caller_keys is None and not self.on_loopback:
+            raise ValueError(
+                f"CHECKOUT_HOST {self.host} is reachable from outside: set CHECKOUT_CALLER_KEYS "
+                "(name:key,name:key) or bind to 127.0.0.1"
+            )
+        if self.pass_timeout_s >= self.lease_s:
+            raise ValueError("CHECKOUT_LEASE_S must be longer than CHECKOUT_PASS_TIMEOUT_S")
+        self.callers()
+        return self
+
+    def callers(self) -> dict[str, str]:
+        """The callers' keys by name; empty: the public API is open. Raises ValueError if malformed."""
+        if self.caller_keys is None:
+            return {}
+        callers: dict[str, str] = {}
+        for entry in self.caller_keys.get_secret_value().replace("\n", ",").split(","):
+            name, colon, key = entry.strip().partition(":")
+            if not name and not colon:
+                continue
+            if not name or len(key) < 16 or name in callers:
+                raise ValueError("CHECKOUT_CALLER_KEYS: give name:key pairs, keys of 16 characters or more")
+            callers[name] = key
+        if not callers:
+            raise ValueError("CHECKOUT_CALLER_KEYS holds no name:key pair")
+        return callers
+
+    def origins(self) -> list[str]:
+        """The origins that browsers may call from."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]

@@ -1,0 +1,118 @@
+"""Who waits for news of an order: clients that asked to (`Prefer: wait`), and event streams.
+
+Register first, then read: then no change can fall in between. Changes made by this process arrive at once;
+those of other replicas by `poll`, one query for all watchers.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from checkout.orders import Progress
+
+log = logging.getLogger("checkout.watching")
+
+POLL_S = 0.1
+MAX_POLLED = 2_000
+
+
+class Watch:
+    """One watcher's view of one order: the newest progress that it has been told."""
+
+    def __init__(self) -> None:
+        self.progress: Progress | None = None
+        self._changed = asyncio.Event()
+        self.closed = False
+
+    def tell(self, progress: Progress) -> None:
+        """News; older than what is known is no news."""
+        if self.progress is None or progress.version > self.progress.version:
+            self.progress = progress
+            self._changed.set()
+
+    def close(self) -> None:
+        """No more news will come: the process is about to stop."""
+        self.closed = True
+        self._changed.set()
+
+    async def change(self, timeout_s: float) -> bool:
+        """Wait for news (or the end of all news) for at most `timeout_s`; whether there is any."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        if not self.closed:
+            self._changed.clear()
+        return True
+
+    async def final(self, timeout_s: float) -> Progress:
+        """Wait until no step is pending, for at most `timeout_s`; the newest progress known by then.
+
+        The watch must have been told the progress once.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        assert self.progress is not None
+        while not self.closed and not self.progress.is_final:
+            left_s = deadline - loop.time()
+            if left_s <= 0 or not await self.change(left_s):
+                break
+        return self.progress
+
+
+class Watchers:
+    """All watches of this process, by order."""
+
+    def __init__(self) -> None:
+        self._watches: dict[str, set[Watch]] = {}
+        self._closed = False
+
+    def __len__(self) -> int:
+        """How many orders are watched."""
+        return len(self._watches)
+
+    @contextmanager
+    def watching(self, order_id: str) -> Iterator[Watch]:
+        """Watch an order for the length of the block."""
+        watch = Watch()
+        if self._closed:
+            watch.close()
+        self._watches.setdefault(order_id, set()).add(watch)
+        try:
+            yield watch
+        finally:
+            watches = self._watches[order_id]
+            watches.discard(watch)
+            if not watches:
+                del self._watches[order_id]
+
+    def tell(self, progress: Progress) -> None:
+        """Pass on an order's committed progress."""
+        for watch in self._watches.get(progress.order_id, ()):
+            watch.tell(progress)
+
+    def close(self) -> None:
+        """Send everybody home with what they have."""
+        self._closed = True
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.close()
+
+    def seen(self) -> dict[str, int]:
+        """The newest version that has been told of each watched order (0: none), at most MAX_POLLED."""
+        return {
+            order_id: max((w.progress.version for w in watches if w.progress), default=0)
+            for order_id, watches in list(self._watches.items())[:MAX_POLLED]
+        }
+
+    async def poll(self, refresh: Callable[[Mapping[str, int]], Awaitable[None]]) -> None:
+        """For ever: ask what other replicas have changed. For PostgreSQL, where there may be some."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            if seen := self.seen():
+                try:
+                    await refresh(seen)
+                except Exception:
+                    log.warning("cannot poll for changes", exc_info=True)
