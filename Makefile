@@ -1,0 +1,44 @@
+# Every target is one line; logic lives in Python. `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+TESTS := -n 2 --dist loadgroup
+
+.PHONY: help setup run test check chaos bench clean lock
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.run-stamp ## make .venv with what running needs, pinned by hash
+
+run: setup ## start the system, place a first checkout, serve until Ctrl-C
+	@$(BIN)/duet up --first-order
+
+test: .venv/.test-stamp ## run every test but the long kill tests (under 5 minutes)
+	@$(BIN)/python -m pytest $(TESTS) -m "not chaos"
+
+check: .venv/.test-stamp ## lint, types and import boundaries
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m pytest -q tests/contract/test_boundaries.py
+
+chaos: .venv/.test-stamp ## the long kill tests (under 10 minutes)
+	@$(BIN)/python -m pytest -m chaos
+
+bench: setup ## the conductor, durable, beside two that are not
+	@$(BIN)/duet bench conductor
+
+clean: ## remove the environment, caches and the default data folder
+	@rm -rf .venv .duet .pytest_cache .mypy_cache .ruff_cache .hypothesis .bench && find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+lock: ## pin the dependencies anew (needs uv)
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group build pyproject.toml -o requirements.lock
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group build --group test pyproject.toml -c requirements.lock -o requirements-test.lock
+
+.venv/.run-stamp: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.x")'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.test-stamp: .venv/.run-stamp requirements-test.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.lock
+	@touch $@
