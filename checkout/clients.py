@@ -7,7 +7,7 @@ whatever may pass by itself; a misrouted call reached something that is not the 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,7 +165,7 @@ class ServiceClient:
         path: str,
         command: Mapping[str, Any],
         reply: type[BaseModel],
-        on_trouble: Callable[[str], Awaitable[None]],
+        on_trouble: Callable[[str], None],
     ) -> Told:
         """Send one command until it is answered or the bounds are reached; never raises for a bad answer.
 
@@ -180,9 +180,9 @@ class ServiceClient:
             attempts += 1
             return await self._attempt(path, content, reply, deadline)
 
-        async def before_retry(state: RetryCallState) -> None:
+        def before_retry(state: RetryCallState) -> None:
             if state.attempt_number == 1:
-                await on_trouble(_error_of(state).slug)
+                on_trouble(_error_of(state).slug)
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TroubleError),

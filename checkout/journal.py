@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from checkout import orders, store
 from checkout.orders import Order, OrderStatus, Outcome, Progress
-from checkout.store import Accepted, Placement
+from checkout.store import Accepted, Change, Placement, StaleProgressError
 from checkout.watching import Watchers
 from servicekit.batching import Batcher
 from servicekit.crashpoints import reach
@@ -54,12 +54,12 @@ class Journal:
             )
 
         self._accepts = batcher("accept", store.accept)
-        self._outcomes = batcher("outcome", store.record)
+        self._changes = batcher("outcome", store.change)
         self._ends = batcher("end", store.end_passes)
 
     async def aclose(self) -> None:
         """Write what has been submitted; take no more."""
-        for group in (self._accepts, self._outcomes, self._ends):
+        for group in (self._accepts, self._changes, self._ends):
             await group.aclose()
 
     async def accept(self, placement: Placement) -> Accepted:
@@ -69,9 +69,13 @@ class Journal:
         reach("checkout.after-accept")
         return accepted
 
-    async def record(self, outcome: Outcome) -> Progress:
-        """Make one outcome durable; the order's progress with it."""
-        progress = await self._outcomes.submit(outcome)
+    async def record(self, before: Progress, outcomes: Sequence[Outcome]) -> Progress:
+        """Make outcomes of one order durable; its progress then. `before` is what was last seen of it."""
+        change = Change(before, tuple(outcomes))
+        try:
+            progress = await self._changes.submit(change)
+        except StaleProgressError:
+            [progress] = await self._database.write(lambda c: store.change_anyway(c, [change]))
         assert isinstance(progress, Progress)
         reach("checkout.after-outcome")
         self._watchers.tell(progress)
@@ -139,7 +143,7 @@ class Journal:
             if order_id not in before:
                 raise UnknownOrderError(order_id)
             after = rule(before[order_id], datetime.now(UTC))
-            store.write_progress(connection, before, {order_id: after})
+            store.replace_progress(connection, before[order_id], after)
             store.make_due(connection, 1, order_id)
 
         await self._database.write(work)

@@ -5,6 +5,7 @@ concerns. It calls them concurrently and makes their replies its own.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,11 +14,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from checkout import commands
-from checkout.clients import RefusedError, ServiceClient, Told
+from checkout.clients import RefusedError, ServiceClient, Told, TroubleError
 from checkout.journal import Journal
 from checkout.orders import Order, Outcome, Progress, Step, StepStatus, first_progress
 from checkout.passes import Passes
 from checkout.store import Accepted, Placement
+
+log = logging.getLogger("checkout.orchestration")
+
+# Replies that come within this time of each other share one commit.
+TOGETHER_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -70,25 +76,37 @@ class Orchestration:
 
     async def perform(self, order: Order, progress: Progress) -> Progress:
         """One pass: call every service whose step is pending, all at once; none waits for another."""
+        news: asyncio.Queue[Outcome] = asyncio.Queue()
         pending = [step for step in progress.steps.values() if step.status is StepStatus.PENDING]
-        ends = await asyncio.gather(*(self._call(order, step) for step in pending), return_exceptions=True)
-        for end in ends:
-            if isinstance(end, BaseException):
-                raise end
-            progress = max(progress, end, key=lambda known: known.version)
+        calls = [asyncio.create_task(self._call(order, step, news)) for step in pending]
+        try:
+            while not (news.empty() and all(call.done() for call in calls)):
+                outcomes = [await news.get()]
+                await asyncio.wait(calls, timeout=TOGETHER_S)
+                while not news.empty():
+                    outcomes.append(news.get_nowait())
+                progress = await self.journal.record(progress, outcomes)
+        finally:
+            for call in calls:
+                call.cancel()
         return progress
 
-    async def _call(self, order: Order, step: Step) -> Progress:
-        async def not_through_yet(slug: str) -> None:
+    async def _call(self, order: Order, step: Step, news: asyncio.Queue[Outcome]) -> None:
+        def not_through_yet(slug: str) -> None:
             if step.last_error is None:
-                await self.journal.record(
-                    Outcome(order.order_id, step.name, StepStatus.PENDING, datetime.now(UTC), last_error=slug)
-                )
+                now = datetime.now(UTC)
+                news.put_nowait(Outcome(order.order_id, step.name, StepStatus.PENDING, now, last_error=slug))
 
         call = CALLS[step.name]
         client = self.clients[step.name]
-        told = await client.tell(call.path, call.command(order), call.reply, not_through_yet)
-        return await self.journal.record(outcome_of(order.order_id, step.name, told))
+        try:
+            told = await client.tell(call.path, call.command(order), call.reply, not_through_yet)
+        except Exception:  # a fault of ours in one step must not hold up the others
+            log.exception(
+                "the conductor failed to call", extra={"order_id": order.order_id, "step": step.name}
+            )
+            told = Told(0, error=TroubleError("conductor-error"))
+        news.put_nowait(outcome_of(order.order_id, step.name, told))
 
 
 def outcome_of(order_id: str, name: str, told: Told) -> Outcome:

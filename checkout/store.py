@@ -1,13 +1,14 @@
-"""The durable journal's SQL: orders, their steps, and who is due to be resumed. One SQL for both engines.
+"""The durable journal's SQL: one row for each order, with its progress. One SQL for both engines.
 
 Each function works on one connection inside a transaction that its caller owns, and may be run again.
-The order row is the outbox: `resume_after` (seconds since 1970, by the database's clock) says when
-somebody may take an unfinished order up; claiming it is moving that time.
+The row is the outbox too: `resume_after` (seconds since 1970, by the database's clock) says when somebody
+may take an unfinished order up; claiming it is moving that time.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 from typing import Any
 
 import orjson
@@ -47,25 +48,25 @@ orders = Table(
     Column("details", Text, nullable=False),
     Column("accepted_at", Instant, nullable=False),
     Column("status", Text, nullable=False),
+    Column("steps", Text, nullable=False),
     Column("version", Integer, nullable=False),
     Column("completed_at", Instant),
     Column("resume_after", Float(53), nullable=False),
     Column("passes", Integer, nullable=False),
 )
 
-steps = Table(
-    "steps",
-    metadata,
-    Column("order_id", Text, primary_key=True),
-    Column("name", Text, primary_key=True),
-    Column("status", Text, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("result", Text),
-    Column("reason", Text),
-    Column("last_error", Text),
-    Column("since", Instant),
-    Column("finished_at", Instant),
+PROGRESS: tuple[Column[Any], ...] = (
+    orders.c.order_id,
+    orders.c.status,
+    orders.c.steps,
+    orders.c.version,
+    orders.c.completed_at,
+    orders.c.passes,
 )
+
+
+class StaleProgressError(Exception):
+    """Somebody else has changed the order since its progress was read."""
 
 
 @dataclass(frozen=True)
@@ -91,109 +92,79 @@ class Accepted:
     progress: Progress | None = None
 
 
+@dataclass(frozen=True)
+class Change:
+    """Outcomes to apply to an order, whose progress was `before` when it was last seen."""
+
+    before: Progress
+    outcomes: tuple[Outcome, ...]
+
+
+# Built once: SQLAlchemy then finds their compiled form by identity.
+_LEASED = epoch_now() + bindparam("lease_s", type_=Float)
+_CHANGE = (
+    update(orders)
+    .where(orders.c.order_id == bindparam("key"), orders.c.version == bindparam("seen"))
+    .values(
+        status=bindparam("status"),
+        steps=bindparam("steps"),
+        version=bindparam("version"),
+        completed_at=bindparam("completed_at"),
+    )
+)
+_END_PASS = (
+    update(orders)
+    .where(orders.c.order_id == bindparam("key"), orders.c.status == OrderStatus.IN_PROGRESS.value)
+    .values(resume_after=epoch_now() + bindparam("delay_s", type_=Float), passes=orders.c.passes + 1)
+)
+
+
 def accept(connection: Connection, placements: Sequence[Placement]) -> list[Accepted]:
     """Write new orders. An order id that is there already counts as accepted: a commit's answer got lost."""
-    insert = insert_for(connection, orders).on_conflict_do_nothing()
-    lease = epoch_now() + bindparam("lease_s", type_=Float)
-    connection.execute(
-        insert.values(resume_after=lease), [_order_row(p) | {"lease_s": p.lease_s} for p in placements]
-    )
-    written = _written(connection, [placement.order.order_id for placement in placements])
-    first_steps = [
-        _step_row(placement.order.order_id, step)
-        for placement in placements
-        if placement.order.order_id in written
-        for step in placement.progress.steps.values()
-    ]
-    if first_steps:
-        connection.execute(insert_for(connection, steps).on_conflict_do_nothing(), first_steps)
-    repeated = [placement for placement in placements if placement.order.order_id not in written]
-    earlier = _by_key(connection, repeated) if repeated else {}
+    insert = insert_for(connection, orders).on_conflict_do_nothing().values(resume_after=_LEASED)
+    rows = [_order_row(placement) for placement in placements]
+    result = connection.execute(insert, rows, execution_options={"preserve_rowcount": True})
+    if result.rowcount == len(placements):
+        accepted = [Accepted(p.order.order_id, p.fingerprint, p.progress) for p in placements]
+    else:
+        accepted = _accepted_before(connection, placements)
     reach("checkout.before-accept-commit")
-    return [
-        Accepted(p.order.order_id, p.fingerprint, p.progress)
-        if p.order.order_id in written
-        else earlier[p.order.caller, p.key]
-        for p in placements
-    ]
+    return accepted
 
 
-def record(connection: Connection, outcomes: Sequence[Outcome]) -> list[Progress]:
-    """Apply outcomes in their order; the progress of each one's order afterwards.
+def change(connection: Connection, changes: Sequence[Change]) -> list[Progress]:
+    """Apply outcomes to orders that nobody else has changed meanwhile; the progress of each afterwards.
 
-    Raises KeyError for an order that is not in the journal.
+    Raises StaleProgressError if somebody has: then `change_anyway`, which reads first.
     """
-    before = progress_of(connection, {outcome.order_id for outcome in outcomes}, lock=True)
+    after = [reduce(advance, each.outcomes, each.before) for each in changes]
+    _write(connection, [(each.before, new) for each, new in zip(changes, after, strict=True)])
+    return after
+
+
+def change_anyway(connection: Connection, changes: Sequence[Change]) -> list[Progress]:
+    """Apply outcomes to orders as they now stand. Raises KeyError for one that is not in the journal."""
+    before = progress_of(connection, {each.before.order_id for each in changes}, lock=True)
     after = dict(before)
-    for outcome in outcomes:
-        after[outcome.order_id] = advance(after[outcome.order_id], outcome)
-    write_progress(connection, before, after)
-    return [after[outcome.order_id] for outcome in outcomes]
+    for each in changes:
+        order_id = each.before.order_id
+        after[order_id] = reduce(advance, each.outcomes, after[order_id])
+    _write(connection, [(before[order_id], new) for order_id, new in after.items()])
+    return [after[each.before.order_id] for each in changes]
 
 
-def write_progress(
-    connection: Connection, before: Mapping[str, Progress], after: Mapping[str, Progress]
-) -> None:
-    """Write what differs between two states of the same (locked) orders."""
-    changed = [progress for order_id, progress in after.items() if progress != before[order_id]]
-    if not changed:
-        return
-    rows = [
-        _step_row(progress.order_id, step)
-        for progress in changed
-        for name, step in progress.steps.items()
-        if step != before[progress.order_id].steps.get(name)
-    ]
-    upsert = insert_for(connection, steps)
-    columns = {c.name: upsert.excluded[c.name] for c in steps.columns if not c.primary_key}
-    connection.execute(upsert.on_conflict_do_update(index_elements=["order_id", "name"], set_=columns), rows)
-    connection.execute(
-        update(orders)
-        .where(orders.c.order_id == bindparam("key"))
-        .values(
-            status=bindparam("status"), version=bindparam("version"), completed_at=bindparam("completed_at")
-        ),
-        [
-            {
-                "key": progress.order_id,
-                "status": progress.status.value,
-                "version": progress.version,
-                "completed_at": progress.completed_at,
-            }
-            for progress in changed
-        ],
-    )
+def replace_progress(connection: Connection, before: Progress, after: Progress) -> None:
+    """Put one progress in another's place. Raises StaleProgressError if `before` is not what is there."""
+    _write(connection, [(before, after)])
 
 
 def progress_of(
     connection: Connection, order_ids: Iterable[str], *, lock: bool = False
 ) -> dict[str, Progress]:
     """The progress of these orders, by id. `lock` keeps other transactions from changing them."""
-    wanted = sorted(order_ids)
-    columns = (
-        orders.c.order_id,
-        orders.c.status,
-        orders.c.version,
-        orders.c.completed_at,
-        orders.c.passes,
-    )
-    query = select(*columns).where(orders.c.order_id.in_(wanted)).order_by(orders.c.order_id)
-    heads = connection.execute(query.with_for_update() if lock else query).all()
-    known: dict[str, dict[str, Step]] = {head.order_id: {} for head in heads}
-    rows = connection.execute(select(steps).where(steps.c.order_id.in_(list(known))))
-    for row in rows:
-        known[row.order_id][row.name] = _step(row)
-    return {
-        head.order_id: Progress(
-            head.order_id,
-            OrderStatus(head.status),
-            known[head.order_id],
-            head.version,
-            head.completed_at,
-            head.passes,
-        )
-        for head in heads
-    }
+    query = select(*PROGRESS).where(orders.c.order_id.in_(sorted(order_ids))).order_by(orders.c.order_id)
+    rows = connection.execute(query.with_for_update() if lock else query)
+    return {row.order_id: _progress(row) for row in rows}
 
 
 def versions_of(connection: Connection, order_ids: Iterable[str]) -> dict[str, int]:
@@ -205,9 +176,8 @@ def versions_of(connection: Connection, order_ids: Iterable[str]) -> dict[str, i
 def load(connection: Connection, order_ids: Sequence[str]) -> list[tuple[Order, Progress]]:
     """Whole orders with their progress, in the given order; unknown ids are left out."""
     rows = connection.execute(select(orders).where(orders.c.order_id.in_(order_ids)))
-    facts = {row.order_id: _order(row) for row in rows}
-    progress = progress_of(connection, facts)
-    return [(facts[order_id], progress[order_id]) for order_id in order_ids if order_id in progress]
+    found = {row.order_id: (_order(row), _progress(row)) for row in rows}
+    return [found[order_id] for order_id in order_ids if order_id in found]
 
 
 def page(
@@ -219,12 +189,13 @@ def page(
     limit: int,
 ) -> list[tuple[Order, Progress]]:
     """Up to `limit` orders after an order id (ids grow with time), oldest first."""
-    query = select(orders.c.order_id).where(orders.c.order_id > after)
+    query = select(orders).where(orders.c.order_id > after)
     if status is not None:
         query = query.where(orders.c.status == status.value)
     if accepted_before is not None:
         query = query.where(orders.c.accepted_at <= accepted_before)
-    return load(connection, connection.scalars(query.order_by(orders.c.order_id).limit(limit)).all())
+    rows = connection.execute(query.order_by(orders.c.order_id).limit(limit))
+    return [(_order(row), _progress(row)) for row in rows]
 
 
 def claim(connection: Connection, limit: int, lease_s: float) -> list[tuple[Order, Progress]]:
@@ -247,12 +218,7 @@ def claim(connection: Connection, limit: int, lease_s: float) -> list[tuple[Orde
 
 def end_passes(connection: Connection, delays: Sequence[tuple[str, float]]) -> list[None]:
     """Say when each of these orders, if unfinished, is due again: (order id, seconds from now)."""
-    connection.execute(
-        update(orders)
-        .where(orders.c.order_id == bindparam("key"), orders.c.status == OrderStatus.IN_PROGRESS.value)
-        .values(resume_after=epoch_now() + bindparam("delay_s", type_=Float), passes=orders.c.passes + 1),
-        [{"key": order_id, "delay_s": delay_s} for order_id, delay_s in delays],
-    )
+    connection.execute(_END_PASS, [{"key": order_id, "delay_s": delay_s} for order_id, delay_s in delays])
     return [None] * len(delays)
 
 
@@ -281,21 +247,41 @@ def census(connection: Connection) -> tuple[dict[str, int], datetime | None]:
     return {row[0]: row[1] for row in counted}, oldest
 
 
-def _written(connection: Connection, order_ids: Sequence[str]) -> set[str]:
-    return set(connection.scalars(select(orders.c.order_id).where(orders.c.order_id.in_(order_ids))))
+def _write(connection: Connection, replaced: Sequence[tuple[Progress, Progress]]) -> None:
+    rows = [
+        {
+            "key": after.order_id,
+            "seen": before.version,
+            "status": after.status.value,
+            "steps": _steps_json(after),
+            "version": after.version,
+            "completed_at": after.completed_at,
+        }
+        for before, after in replaced
+        if after.version != before.version
+    ]
+    if rows and connection.execute(_CHANGE, rows).rowcount != len(rows):
+        raise StaleProgressError
 
 
-def _by_key(
-    connection: Connection, placements: Sequence[Placement]
-) -> dict[tuple[str, str | None], Accepted]:
-    keys = [(placement.order.caller, placement.key) for placement in placements]
+def _accepted_before(connection: Connection, placements: Sequence[Placement]) -> list[Accepted]:
+    ids = [placement.order.order_id for placement in placements]
+    written = set(connection.scalars(select(orders.c.order_id).where(orders.c.order_id.in_(ids))))
+    repeated = [placement for placement in placements if placement.order.order_id not in written]
+    keys = [(placement.order.caller, placement.key) for placement in repeated]
     query = select(orders.c.order_id, orders.c.caller, orders.c.idempotency_key, orders.c.fingerprint).where(
         tuple_(orders.c.caller, orders.c.idempotency_key).in_(keys)
     )
-    return {
+    earlier = {
         (row.caller, row.idempotency_key): Accepted(row.order_id, row.fingerprint)
         for row in connection.execute(query)
     }
+    return [
+        Accepted(p.order.order_id, p.fingerprint, p.progress)
+        if p.order.order_id in written
+        else earlier[p.order.caller, str(p.key)]
+        for p in placements
+    ]
 
 
 def _order_row(placement: Placement) -> dict[str, Any]:
@@ -312,9 +298,11 @@ def _order_row(placement: Placement) -> dict[str, Any]:
         "details": orjson.dumps(details).decode(),
         "accepted_at": order.accepted_at,
         "status": placement.progress.status.value,
+        "steps": _steps_json(placement.progress),
         "version": placement.progress.version,
         "completed_at": placement.progress.completed_at,
         "passes": 0,
+        "lease_s": placement.lease_s,
     }
 
 
@@ -330,28 +318,25 @@ def _order(row: Row[Any]) -> Order:
     )
 
 
-def _step_row(order_id: str, step: Step) -> dict[str, Any]:
-    return {
-        "order_id": order_id,
-        "name": step.name,
-        "status": step.status.value,
-        "attempts": step.attempts,
-        "result": None if step.result is None else orjson.dumps(step.result).decode(),
-        "reason": step.reason,
-        "last_error": step.last_error,
-        "since": step.since,
-        "finished_at": step.finished_at,
-    }
+def _progress(row: Row[Any]) -> Progress:
+    steps = {step["name"]: _step(step) for step in orjson.loads(row.steps)}
+    return Progress(row.order_id, OrderStatus(row.status), steps, row.version, row.completed_at, row.passes)
 
 
-def _step(row: Row[Any]) -> Step:
+def _steps_json(progress: Progress) -> str:
+    return orjson.dumps(list(progress.steps.values())).decode()
+
+
+def _step(step: Mapping[str, Any]) -> Step:
     return Step(
-        name=row.name,
-        status=StepStatus(row.status),
-        attempts=row.attempts,
-        result=None if row.result is None else orjson.loads(row.result),
-        reason=row.reason,
-        last_error=row.last_error,
-        since=row.since,
-        finished_at=row.finished_at,
+        **{
+            **step,
+            "status": StepStatus(step["status"]),
+            "since": _instant(step["since"]),
+            "finished_at": _instant(step["finished_at"]),
+        }
     )
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

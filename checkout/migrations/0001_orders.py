@@ -1,4 +1,4 @@
-"""Orders and their steps."""
+"""Orders, with their progress."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Create both tables and their indexes."""
+    """Create the table and its indexes."""
     op.create_table(
         "orders",
         sa.Column("order_id", sa.Text, primary_key=True),
@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("details", sa.Text, nullable=False),
         sa.Column("accepted_at", sa.BigInteger, nullable=False),
         sa.Column("status", sa.Text, nullable=False),
+        sa.Column("steps", sa.Text, nullable=False),
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("completed_at", sa.BigInteger),
         sa.Column("resume_after", sa.Float(53), nullable=False),
@@ -35,16 +36,4 @@ def upgrade() -> None:
         ["resume_after"],
         sqlite_where=unfinished,
         postgresql_where=unfinished,
-    )
-    op.create_table(
-        "steps",
-        sa.Column("order_id", sa.Text, primary_key=True),
-        sa.Column("name", sa.Text, primary_key=True),
-        sa.Column("status", sa.Text, nullable=False),
-        sa.Column("attempts", sa.Integer, nullable=False),
-        sa.Column("result", sa.Text),
-        sa.Column("reason", sa.Text),
-        sa.Column("last_error", sa.Text),
-        sa.Column("since", sa.BigInteger),
-        sa.Column("finished_at", sa.BigInteger),
     )

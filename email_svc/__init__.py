@@ -1,0 +1,1 @@
+"""Sends the order confirmation: records one for each order, then delivers it over SMTP."""

@@ -1,0 +1,8 @@
+"""The e-mail service's problem types, beyond the common ones: it has none of its own so far."""
+
+from servicekit.problems import Catalogue
+
+
+def catalogue(base_url: str) -> Catalogue:
+    """The problem types as they resolve under this service's URL."""
+    return Catalogue("email", base_url)

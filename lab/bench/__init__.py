@@ -1,0 +1,85 @@
+"""`duet bench`: what this system costs, measured on the spot.
+
+Only the command line is here: every `duet` command loads this module, so what the bench needs is imported
+when it runs.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lab.errors import FAILED, LabError, OneLineErrors
+
+FULL_PAIRS, FULL_S, FULL_WARM_UP_S = 6, 4.0, 0.8
+QUICK_PAIRS, QUICK_S, QUICK_WARM_UP_S = 3, 1.2, 0.4
+MOST_CLIENTS = 512
+INTERRUPTED = 130
+
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Three short rounds in under 90 s: a look, not a verdict.")
+]
+Pairs = Annotated[
+    int | None,
+    typer.Option(min=2, max=100, help=f"Rounds: {FULL_PAIRS} if not given, {QUICK_PAIRS} with --quick."),
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option(min=0.2, max=120, help=f"Measured time of each arm in a round: {FULL_S:g}, or {QUICK_S:g}."),
+]
+Clients = Annotated[str, typer.Option(help="Numbers of closed-loop clients, with commas between.")]
+Folder = Annotated[
+    Path, typer.Option(help="Where databases and logs are kept for the run: a folder on a real disk.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `bench` and its commands to the `duet` command line."""
+    bench = typer.Typer(cls=OneLineErrors, no_args_is_help=True, help="Measure what the system costs.")
+    bench.callback()(_bench)
+    bench.command()(conductor)
+    app.add_typer(bench, name="bench")
+
+
+def _bench() -> None:
+    """Measure what the system costs."""
+
+
+def conductor(
+    quick: Quick = False,
+    pairs: Pairs = None,
+    seconds: Seconds = None,
+    clients: Clients = "1,16,64",
+    folder: Folder = Path(".bench"),
+    json: AsJson = False,
+) -> None:
+    """Measure the durable conductor beside two that keep no journal, on stub services.
+
+    Exits with 0 only if every goal that was measured is reached and the ledger balances.
+    """
+    from lab.bench.command import run_conductor
+    from lab.bench.comparison import Shape
+
+    shape = Shape(
+        pairs=pairs or (QUICK_PAIRS if quick else FULL_PAIRS),
+        measured_s=seconds or (QUICK_S if quick else FULL_S),
+        warm_up_s=QUICK_WARM_UP_S if quick else FULL_WARM_UP_S,
+        clients=parse_clients(clients),
+    )
+    try:
+        passed = run_conductor(shape, folder, json)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    raise typer.Exit(0 if passed else FAILED)
+
+
+def parse_clients(given: str) -> tuple[int, ...]:
+    """Numbers of clients from `1,16,64`, each once, in the order given. Raises LabError."""
+    try:
+        counts = tuple(dict.fromkeys(int(part) for part in given.split(",")))
+    except ValueError:
+        raise LabError(f"--clients wants numbers with commas between, as 1,16,64: not {given!r}") from None
+    if not all(1 <= count <= MOST_CLIENTS for count in counts):
+        raise LabError(f"--clients wants numbers from 1 to {MOST_CLIENTS}: not {given!r}")
+    return counts

@@ -1,0 +1,144 @@
+"""Three stub services in one process: they answer at once, so that the conductor alone is measured.
+
+Each reply has the shape of the real service's and the order id of its request; nothing is stored but counts.
+`POST /checkouts` is answered too, with a canned order: against it the generator finds its own ceiling.
+Run as `python -m lab.bench.stub`: prints its three ports as one JSON line, ends when its input does.
+"""
+
+import asyncio
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, cast
+
+import orjson
+import uvloop
+
+from lab.bench.wire import MalformedMessage, Request, RequestReader, encode_reply
+
+SERVICES = ("email", "warehouse", "rewards")
+COUNTED = {b"/emails": "email", b"/shipments": "warehouse", b"/balances": "rewards"}
+
+NOT_FOUND = encode_reply(404, b'{"type":"about:blank","title":"Not Found","status":404}')
+READY = encode_reply(200, b'{"status":"ready"}')
+WANTS_ORDER = encode_reply(422, b'{"type":"about:blank","title":"An order_id is wanted","status":422}')
+
+
+class Answers:
+    """What the stubs answer, and how often each was called. Shared by all connections of the process."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._numbers = itertools.count(1)
+        self._effects: dict[bytes, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            b"/emails": lambda _: {"delivery": "queued"},
+            b"/shipments": lambda _: {"shipment_id": self._new_id(), "state": "preparing"},
+            b"/balances": self._balance,
+        }
+
+    def answer(self, request: Request) -> bytes:
+        """The whole reply to one request, as bytes."""
+        if request.method == b"POST":
+            effect = self._effects.get(request.path)
+            if effect is not None:
+                return self._perform(request, effect)
+            return self._checkout() if request.path == b"/checkouts" else NOT_FOUND
+        if request.path == b"/readyz":
+            return READY
+        return encode_reply(200, orjson.dumps(self.counts)) if request.path == b"/counts" else NOT_FOUND
+
+    def _perform(self, request: Request, effect: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
+        try:
+            command = orjson.loads(request.body)
+            reply = {"order_id": command["order_id"], **effect(command)}
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return WANTS_ORDER
+        self.counts[COUNTED[request.path]] += 1
+        return encode_reply(201, orjson.dumps(reply))
+
+    def _balance(self, command: dict[str, Any]) -> dict[str, Any]:
+        points = command["total_minor"] // 100
+        return {"balance_id": self._new_id(), "points": points, "balance": points}
+
+    def _checkout(self) -> bytes:
+        then = "2026-01-01T00:00:00.000000Z"
+        step = {"status": "succeeded", "attempts": 1, "result": {"delivery": "queued"}, "finished_at": then}
+        line = {"sku": "BOOK-1", "quantity": 1, "unit_price_minor": 1999}
+        checkout = {
+            "order_id": self._new_id(),
+            "style": "orchestration",
+            "status": "completed",
+            "customer": {"name": "Ada Lovelace", "email": "ada@example.com", "rewards_member": True},
+            "currency": "GBP",
+            "lines": [line, line],
+            "ship_to": {"name": "Ada Lovelace", "line1": "12 St James Sq", "city": "London", "country": "GB"},
+            "total_minor": 3998,
+            "accepted_at": then,
+            "completed_at": then,
+            "steps": dict.fromkeys(SERVICES, step),
+        }
+        return encode_reply(201, orjson.dumps(checkout))
+
+    def _new_id(self) -> str:
+        return f"00000000-0000-7000-8000-{next(self._numbers):012x}"
+
+
+class StubConnection(asyncio.Protocol):
+    """One keep-alive connection; a malformed request ends it."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._reader = RequestReader()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        try:
+            requests = self._reader.feed(data)
+        except MalformedMessage:
+            self._transport.close()
+            return
+        for request in requests:
+            self._transport.write(self._answers.answer(request))
+
+
+async def listen(answers: Answers) -> tuple[asyncio.Server, int]:
+    """A stub service on a free port of the loopback, and that port."""
+    server = await asyncio.get_running_loop().create_server(
+        lambda: StubConnection(answers), "127.0.0.1", 0, backlog=1024
+    )
+    port: int = server.sockets[0].getsockname()[1]
+    return server, port
+
+
+async def serve_until_input_ends() -> None:
+    answers = Answers()
+    listening = {name: await listen(answers) for name in SERVICES}
+    ports = {name: port for name, (_, port) in listening.items()}
+    sys.stdout.write(orjson.dumps(ports).decode() + "\n")
+    sys.stdout.flush()
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: _UntilEnd(ended), sys.stdin)
+    await ended.wait()
+    transport.close()
+    for server, _ in listening.values():
+        server.close()
+
+
+class _UntilEnd(asyncio.Protocol):
+    """The parent holds our standard input open: when it is gone, so are we."""
+
+    def __init__(self, ended: asyncio.Event) -> None:
+        self._ended = ended
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._ended.set()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve_until_input_ends())

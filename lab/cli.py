@@ -1,0 +1,15 @@
+"""The commands of `duet`, each from the module that holds it."""
+
+import typer
+
+from lab import audit, bench, control, order, repair, stuck, up
+from lab.errors import OneLineErrors
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="One checkout, orchestrated: start it, load it, break it, audit it.",
+)
+for part in (up, control, order, audit, stuck, repair, bench):
+    part.register(app)

@@ -1,0 +1,125 @@
+"""The data folder of `duet up`: held by one supervisor at a time, with its tokens, emptied by `--fresh`.
+
+It deletes only what a `duet up` makes, and refuses to empty a folder that holds no sign of one.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.system import System, note_file
+
+LOCK = "supervisor.lock"
+FOLDERS = ("mail", "logs")
+
+
+@contextlib.contextmanager
+def hold(system: System) -> Iterator[None]:
+    """Make the folder and hold it; raise `LabError` where another supervisor does, or it cannot be made.
+
+    The lock ends with this process however it ends, since no child inherits it.
+    """
+    try:
+        system.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(system.data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LabError(f"cannot use {system.data} as data folder: {error}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise LabError(f"another `duet up` runs on {system.data}: stop it, or give another --data") from None
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def refuse_strange_folder(system: System) -> None:
+    """Raise `LabError` where `--fresh` would delete from a folder that no `duet up` has made."""
+    if not system.data.exists():
+        return
+    if not system.data.is_dir():
+        raise LabError(f"{system.data} is no folder")
+    strange = sorted(path.name for path in system.data.iterdir() if not _is_ours(system, path))
+    if strange and not _holds_tokens(system):
+        raise LabError(f"{system.data} does not look like a data folder of duet: --fresh does not touch it")
+
+
+def empty(system: System) -> None:
+    """Delete databases, mail, logs, tokens and the list of accepted orders; leave everything else."""
+    ours = [path for path in system.data.iterdir() if _is_ours(system, path) and path.name != LOCK]
+    for path in sorted(ours, key=lambda path: path == system.tokens_file):  # the sign goes last
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def make_tokens(system: System) -> None:
+    """Make the tokens that are not there yet, in a file that only its owner reads."""
+    tokens: dict[str, str] = {}
+    if system.tokens_file.exists():
+        known = system.tokens()
+        tokens = {"operator": known.operator, **known.services}
+    wanted = ["operator", *(service.name for service in system.services if service.name != "checkout")]
+    missing = [name for name in wanted if name not in tokens]
+    if missing:
+        tokens |= {name: secrets.token_urlsafe(32) for name in missing}
+        _write_private(system.tokens_file, json.dumps(tokens, indent=1))
+
+
+@contextlib.contextmanager
+def noted(system: System) -> Iterator[None]:
+    """Leave the note by which a port base alone leads to this folder, and take it away afterwards."""
+    note = note_file(system.port_base)
+    told = json.dumps({"data": str(system.data), "port_base": system.port_base})
+    try:
+        note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        note.parent.chmod(0o700)
+        _write_private(note, told)
+    except OSError as error:
+        raise LabError(f"cannot leave the note {note}: {error} (XDG_STATE_HOME chooses its place)") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if note.read_text() == told:
+                note.unlink()
+
+
+def _write_private(file: Path, text: str) -> None:
+    """Write a whole file that never was readable by others, not even while it was written."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as target:
+        target.write(text)
+        target.flush()
+        os.fsync(target.fileno())
+    draft.replace(file)
+
+
+def _is_ours(system: System, path: Path) -> bool:
+    named = {
+        LOCK,
+        system.tokens_file.name,
+        system.accepted_file.name,
+        system.supervisor_file.name,
+        system.supervisor_file.with_suffix(".tmp").name,
+        *FOLDERS,
+    }
+    databases = tuple(system.database_file(service.name).name for service in system.services)
+    return path.name in named or path.name.startswith(databases)  # with SQLite's -wal, -shm, locks
+
+
+def _holds_tokens(system: System) -> bool:
+    with contextlib.suppress(LabError):
+        return bool(system.tokens().operator)
+    return False

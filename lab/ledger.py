@@ -1,0 +1,178 @@
+"""The ledger: each order that checkout knows against each service's effects, one verdict for every pair.
+
+What an order owes is read from its own representation: whether the customer is a member, and what became of
+its steps. Pure: orders and effects come in, a report goes out; whoever fetches them sees to a complete read.
+It refuses to excuse: an order that says `completed` owes all its effects, whatever its steps say.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+# SQLite's clock counts whole milliseconds: times closer than this have no order among them.
+CLOCK_GRANULARITY = timedelta(milliseconds=5)
+
+COMPLETED = "completed"
+IN_PROGRESS = "in_progress"
+NEEDS_ATTENTION = "needs_attention"
+STATUSES = (IN_PROGRESS, NEEDS_ATTENTION, COMPLETED)
+
+OWED_BY_EVERY_ORDER = frozenset({"email", "warehouse"})
+OWED_BY_MEMBERS = frozenset({"rewards"})
+
+
+class Verdict(StrEnum):
+    """What became of one order at one service."""
+
+    EXACTLY_ONCE = "exactly_once"
+    NOT_OWED = "not_owed"  # and there is none
+    REFUSED = "refused"  # the order needs attention, and says that this step failed or was abandoned
+    MISSING = "missing"
+    DUPLICATE = "duplicate"
+    UNEXPECTED = "unexpected"  # checkout knows no such order, or the order owed no such effect
+    LATE = "late"  # later than the time at which checkout already called the order completed
+    UNFINISHED = "unfinished"
+
+
+TROUBLES = (Verdict.MISSING, Verdict.DUPLICATE, Verdict.UNEXPECTED, Verdict.LATE, Verdict.UNFINISHED)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step as the order tells of it; `reason` is why it was skipped or failed."""
+
+    status: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an order says of itself; `completed_at` is None until it is completed."""
+
+    order_id: str
+    status: str
+    rewards_member: bool
+    completed_at: datetime | None
+    steps: Mapping[str, Step]
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """One entry of a service's `/effects`: it did its part for this order at this time."""
+
+    order_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The reconciled ledger: counts by service and verdict, and the order ids of every kind of trouble."""
+
+    accepted: int
+    orders: Mapping[str, int]
+    lost: Sequence[str]
+    unfinished: Sequence[str]
+    counts: Mapping[str, Mapping[Verdict, int]]
+    troubles: Mapping[str, Mapping[Verdict, Sequence[str]]] = field(default_factory=dict)
+
+    @property
+    def balances(self) -> bool:
+        """Whether no accepted order is lost, none is unfinished, and no service has any trouble."""
+        return not (self.lost or self.unfinished or any(self.total(verdict) for verdict in TROUBLES))
+
+    def total(self, verdict: Verdict) -> int:
+        """How often the verdict was given, over all services."""
+        return sum(counts[verdict] for counts in self.counts.values())
+
+
+def reconcile(
+    accepted: Iterable[str],
+    orders: Iterable[Order],
+    effects: Mapping[str, Iterable[Effect]],
+    repaired: Mapping[str, frozenset[str]] | None = None,
+) -> Report:
+    """Judge every order at every service of `effects`, and every effect whose order is unknown.
+
+    `accepted` are the ids that clients were given; `repaired` names, by service, the orders whose effect the
+    operator has sent again, which is why it is later than the order.
+    """
+    known = {order.order_id: order for order in orders}
+    promised = set(accepted)
+    counts: dict[str, Mapping[Verdict, int]] = {}
+    troubles: dict[str, Mapping[Verdict, Sequence[str]]] = {}
+    for service, found in effects.items():
+        verdicts = _judge_all(service, known, found, (repaired or {}).get(service, frozenset()))
+        told = Counter(verdict for _, verdict in verdicts)
+        counts[service] = {verdict: told[verdict] for verdict in Verdict}
+        troubles[service] = {
+            kind: sorted(order_id for order_id, verdict in verdicts if verdict is kind)
+            for kind in TROUBLES
+            if told[kind]
+        }
+    statuses = Counter(order.status for order in known.values())
+    return Report(
+        accepted=len(promised),
+        orders={status: statuses[status] for status in STATUSES},
+        lost=sorted(promised - known.keys()),
+        unfinished=sorted(order.order_id for order in known.values() if order.status == IN_PROGRESS),
+        counts=counts,
+        troubles=troubles,
+    )
+
+
+def judge(order: Order, service: str, times: Sequence[datetime], *, repaired: bool = False) -> Verdict:
+    """The verdict on one order at one service, whose effects for it came at `times`."""
+    owed = is_owed(order, service)
+    step = order.steps.get(service)
+    if len(times) > 1:
+        return Verdict.DUPLICATE
+    if times:
+        return _judge_effect(order, step, times[0], owed=owed, repaired=repaired)
+    if not owed:
+        return Verdict.NOT_OWED
+    if order.status == IN_PROGRESS and (step is None or step.status == "pending"):
+        return Verdict.UNFINISHED
+    if order.status != COMPLETED and step is not None and step.status == "failed":
+        return Verdict.REFUSED
+    return Verdict.MISSING
+
+
+def is_owed(order: Order, service: str) -> bool:
+    """Whether the order promises an effect of this service, unless the order says that it failed.
+
+    A service that is none of the article's three owes what the order's own steps name it for.
+    """
+    if service in OWED_BY_EVERY_ORDER:
+        return True
+    if service in OWED_BY_MEMBERS:
+        return order.rewards_member
+    step = order.steps.get(service)
+    return step is not None and step.status != "skipped"
+
+
+def _judge_effect(order: Order, step: Step | None, at: datetime, *, owed: bool, repaired: bool) -> Verdict:
+    if not owed:
+        return Verdict.UNEXPECTED
+    if order.status != COMPLETED and step is not None and step.status == "failed":
+        # A call whose reply was lost may have done its work before the operator gave the step up. But a
+        # service that refuses stores nothing, so refusal and effect contradict each other.
+        return Verdict.REFUSED if step.reason == "abandoned" else Verdict.UNEXPECTED
+    if order.completed_at is not None and at > order.completed_at + CLOCK_GRANULARITY and not repaired:
+        return Verdict.LATE
+    return Verdict.EXACTLY_ONCE
+
+
+def _judge_all(
+    service: str, known: Mapping[str, Order], effects: Iterable[Effect], repaired: frozenset[str]
+) -> list[tuple[str, Verdict]]:
+    times: dict[str, list[datetime]] = {}
+    for effect in effects:
+        times.setdefault(effect.order_id, []).append(effect.at)
+    verdicts = [
+        (order_id, judge(order, service, times.get(order_id, ()), repaired=order_id in repaired))
+        for order_id, order in known.items()
+    ]
+    verdicts += [(order_id, Verdict.UNEXPECTED) for order_id in times.keys() - known.keys()]
+    return verdicts

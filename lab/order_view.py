@@ -1,0 +1,226 @@
+"""How orders look while they are placed: tables on a terminal, lines elsewhere, nothing for programs.
+
+It shows what it is told and asks nobody. Text that came from an order is data: no markup of it is obeyed.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from lab.errors import LabError
+from lab.ledger import IN_PROGRESS
+from lab.placing import Listener, Outcome
+
+FEW = 10
+COLOURS = {
+    "succeeded": "green",
+    "completed": "green",
+    "skipped": "dim",
+    "pending": "yellow",
+    "in_progress": "yellow",
+    "failed": "red",
+    "needs_attention": "red",
+}
+
+Json = Mapping[str, Any]
+
+
+@contextmanager
+def view(count: int, *, as_json: bool) -> Iterator[Listener]:
+    """The view that suits the number of orders and whoever reads standard output."""
+    if as_json:
+        yield _Silence()
+        return
+    if not sys.stdout.isatty():
+        yield _Lines(count)
+        return
+    with Live(console=Console(), refresh_per_second=8) as live:
+        yield _LiveOrders(live) if count <= FEW else _LiveProgress(live, count)
+
+
+def steps_table(order: Json) -> Table:
+    """One order, a row for each of its steps."""
+    table = Table(
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        title=_headline(order),
+        title_justify="left",
+        title_style="",
+    )
+    for heading in ("step", "status", "tries", "what came of it"):
+        table.add_column(heading)
+    for name, step in order["steps"].items():
+        table.add_row(Text(name), _coloured(step["status"]), str(step.get("attempts", "")), Text(_told(step)))
+    return table
+
+
+def orders_table(orders: Iterable[Json]) -> Table:
+    """One row for each order, a column for each step that any of them has."""
+    known = list(orders)
+    names = list(dict.fromkeys(name for order in known for name in order["steps"]))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("order", "status", *names):
+        table.add_column(Text(heading))
+    for order in known:
+        steps = [order["steps"].get(name) for name in names]
+        cells = [_coloured(step["status"]) if step else Text("-") for step in steps]
+        table.add_row(Text(order["order_id"], no_wrap=True), _coloured(order["status"]), *cells)
+    return table
+
+
+def summary_lines(outcome: Outcome, accepted_file: str) -> list[str]:
+    """The last words: how many were accepted and finished, and what the rest is waiting for."""
+    lines = [
+        f"accepted {outcome.accepted} of {outcome.requested} in {outcome.seconds:.1f} s: "
+        + ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in outcome.finished.items())
+        + f", {len(outcome.unfinished)} in progress"
+    ]
+    if outcome.retries:
+        lines.append(f"{outcome.retries} retries, {outcome.replayed} orders had been accepted before")
+    if outcome.refused or outcome.unanswered:
+        lines.append(f"not accepted: {outcome.refused} refused, {outcome.unanswered} without an answer")
+    lines.append(f"accepted ids are in {accepted_file}; check them with: duet audit")
+    return lines
+
+
+def as_document(outcome: Outcome) -> dict[str, Any]:
+    """The same for programs: what `duet order --json` prints."""
+    return {
+        "requested": outcome.requested,
+        "accepted": outcome.accepted,
+        "refused": outcome.refused,
+        "unanswered": outcome.unanswered,
+        **outcome.finished,
+        IN_PROGRESS: len(outcome.unfinished),
+        "retries": outcome.retries,
+        "replayed": outcome.replayed,
+        "seconds": round(outcome.seconds, 3),
+        "worst_lag_s": round(outcome.worst_lag_s, 3),
+        "errors": outcome.errors,
+        "orders": list(outcome.orders.values()),
+    }
+
+
+class _Silence:
+    """For programs, which get one document at the end."""
+
+    def accepted(self, order: Json) -> None:
+        pass
+
+    def changed(self, order: Json) -> None:
+        pass
+
+    def not_accepted(self, error: LabError) -> None:
+        pass
+
+
+class _Lines:
+    """For logs: each step of a few orders as it finishes; of many, a line for every tenth."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._accepted = 0
+        self._told: dict[str, set[str]] = {}
+
+    def accepted(self, order: Json) -> None:
+        self._accepted += 1
+        if self._count <= FEW:
+            typer.echo(f"accepted {order['order_id']}")
+            self.changed(order)
+        elif self._accepted * 10 % self._count < 10:
+            typer.echo(f"accepted {self._accepted} of {self._count}")
+
+    def changed(self, order: Json) -> None:
+        if self._count > FEW:
+            return
+        order_id = order["order_id"]
+        told = self._told.setdefault(order_id, set())
+        for name, step in order["steps"].items():
+            if step["status"] != "pending" and name not in told:
+                told.add(name)
+                typer.echo(f"{order_id} {name} {step['status']} {_told(step)}".rstrip())
+        if order["status"] != IN_PROGRESS:
+            typer.echo(f"{order_id} is {order['status'].replace('_', ' ')}")
+
+    def not_accepted(self, error: LabError) -> None:
+        typer.echo(f"not accepted: {error}", err=True)
+
+
+class _LiveOrders:
+    """For a person and a few orders: their steps."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._orders: dict[str, Json] = {}
+
+    def accepted(self, order: Json) -> None:
+        self.changed(order)
+
+    def changed(self, order: Json) -> None:
+        self._orders[order["order_id"]] = order
+        known = list(self._orders.values())
+        self._live.update(steps_table(known[0]) if len(known) == 1 else orders_table(known))
+
+    def not_accepted(self, error: LabError) -> None:
+        self._live.console.print(Text(str(error), style="red"))
+
+
+class _LiveProgress:
+    """For a person and many orders: how far they are."""
+
+    def __init__(self, live: Live, count: int) -> None:
+        self._live = live
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns)
+        self._placed = self._progress.add_task("accepted", total=count)
+        self._finished = self._progress.add_task("finished", total=count)
+        live.update(Group(self._progress))
+
+    def accepted(self, order: Json) -> None:
+        self._progress.advance(self._placed)
+        self.changed(order)
+
+    def changed(self, order: Json) -> None:
+        if order["status"] != IN_PROGRESS:
+            self._progress.advance(self._finished)
+
+    def not_accepted(self, error: LabError) -> None:
+        self._live.console.print(Text(str(error), style="red"))
+
+
+def _headline(order: Json) -> Text:
+    return Text.assemble(
+        f"{order['order_id']}  {order['style']}  {order['currency']} {order['total_minor']} minor  ",
+        _coloured(order["status"]),
+    )
+
+
+def _coloured(status: str) -> Text:
+    return Text(status.replace("_", " "), style=COLOURS.get(status, ""))
+
+
+def _told(step: Json) -> str:
+    """What a step says of itself: its result, its reason, or its last trouble."""
+    if step.get("result"):
+        return " ".join(f"{key}={_plain(value)}" for key, value in step["result"].items())
+    if step.get("reason"):
+        return _plain(step["reason"])
+    if step.get("last_error"):
+        return f"{_plain(step['last_error'])} since {_plain(step.get('since'))}"
+    return ""
+
+
+def _plain(value: Any) -> str:
+    """One line of printable text, whatever the value is."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,0 +1,244 @@
+"""Where one running system is: its services, ports, data folder and tokens.
+
+`duet up` decides these and every client command finds them again by `--port-base` or `--data`. Services are
+discovered from their `service.toml`, so that a new one needs no change here. It refuses to guess tokens:
+where there are none, it says what to do.
+"""
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lab.errors import LabError
+
+HOST = "127.0.0.1"
+DEFAULT_PORT_BASE = 8000
+DEFAULT_DATA = Path(".duet")
+CONTROL_OFFSET = 24
+SMTP_OFFSET = 25
+MAILBOX_OFFSET = 26
+HIGHEST_PORT_BASE = 65535 - MAILBOX_OFFSET
+CONDUCTOR = "checkout"
+MAILBOX = "mailbox"
+DEFAULT_STOCK = 100_000  # of each SKU that is seen for the first time, so that a trial run has what to ship
+SENDER = "shop@example.com"
+
+Mail = Literal["smtp", "null"]  # into the embedded mailbox, or recorded only
+
+PortBase = Annotated[
+    int | None,
+    typer.Option(
+        "--port-base",
+        envvar="DUET_PORT_BASE",
+        min=1,
+        max=HIGHEST_PORT_BASE,
+        help=f"Port of the checkout service, which the others follow (default: {DEFAULT_PORT_BASE}).",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        envvar="DUET_DATA",
+        help="Folder of tokens, databases and mail (default: the one noted for the port base, or .duet).",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service as its `service.toml` tells of it; `port_offset` counts from the port base."""
+
+    name: str
+    package: str
+    port_offset: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The operator's token, and by service name the token with which the conductor calls it."""
+
+    operator: str
+    services: Mapping[str, str]
+
+    def conductor(self, name: str) -> str:
+        """The conductor's token for the service `name`; raise `LabError` where there is none."""
+        if name not in self.services:
+            raise LabError(f"tokens.json holds no token for {name}: start the system again with `duet up`")
+        return self.services[name]
+
+
+def project_root() -> Path:
+    """The folder whose top-level packages are the services: `DUET_ROOT` (a team's variant), or our own."""
+    chosen = os.environ.get("DUET_ROOT")
+    return Path(chosen).resolve() if chosen else Path(__file__).resolve().parent.parent
+
+
+def discover_services(root: Path | None = None) -> tuple[Service, ...]:
+    """Every top-level package of `root` with a `service.toml`, checkout first, then by port.
+
+    Raises `LabError` where a file is no description of a service, or two want one port.
+    """
+    found = [_read_service(path) for path in sorted((root or project_root()).glob("*/service.toml"))]
+    for service in found:
+        rivals = [other.name for other in found if other.port_offset == service.port_offset]
+        if len(rivals) > 1:
+            raise LabError(f"services {' and '.join(rivals)} want the same port")
+    return tuple(sorted(found, key=lambda service: (service.name != CONDUCTOR, service.port_offset)))
+
+
+@dataclass(frozen=True)
+class System:
+    """One system: where its data are and at which ports it listens, on loopback."""
+
+    data: Path
+    port_base: int = DEFAULT_PORT_BASE
+    services: tuple[Service, ...] = field(default_factory=discover_services)
+
+    @classmethod
+    def locate(cls, port_base: int | None = None, data: Path | None = None) -> "System":
+        """The system that the options `--port-base` and `--data` mean.
+
+        A folder that is given is used, with the port base of the last `duet up` on it; a port base alone
+        leads to the folder that `duet up` noted for it; else `.duet`.
+        """
+        if data is not None:
+            base = port_base or _read_object(data / "supervisor.json").get("port_base") or DEFAULT_PORT_BASE
+            return cls(data.resolve(), int(base))
+        base = port_base or DEFAULT_PORT_BASE
+        noted = _read_object(note_file(base)).get("data")
+        return cls(Path(noted) if isinstance(noted, str) else DEFAULT_DATA.resolve(), base)
+
+    def service(self, name: str) -> Service:
+        """The service called `name`; raise `LabError` where there is none."""
+        for service in self.services:
+            if service.name == name:
+                return service
+        raise LabError(f"there is no service {name}: it is one of {', '.join(s.name for s in self.services)}")
+
+    def port(self, name: str) -> int:
+        """The HTTP port of a service, or of the mailbox's page."""
+        offset = MAILBOX_OFFSET if name == MAILBOX else self.service(name).port_offset
+        return self.port_base + offset
+
+    def url(self, name: str) -> str:
+        """The base URL of a service or of the mailbox's page, without a slash at its end."""
+        return f"http://{HOST}:{self.port(name)}"
+
+    @property
+    def control_port(self) -> int:
+        """Where the supervisor takes commands."""
+        return self.port_base + CONTROL_OFFSET
+
+    @property
+    def smtp_port(self) -> int:
+        """Where the mailbox takes mail."""
+        return self.port_base + SMTP_OFFSET
+
+    @property
+    def accepted_file(self) -> Path:
+        """The ids of accepted orders, one a line, synced: what the audit holds the system to."""
+        return self.data / "accepted.log"
+
+    @property
+    def tokens_file(self) -> Path:
+        """The tokens, readable by their owner only."""
+        return self.data / "tokens.json"
+
+    @property
+    def mail_folder(self) -> Path:
+        """Where the mailbox keeps messages."""
+        return self.data / "mail"
+
+    @property
+    def supervisor_file(self) -> Path:
+        """The port base, and the processes that the supervisor started: whom to end after it was killed."""
+        return self.data / "supervisor.json"
+
+    def database_file(self, name: str) -> Path:
+        """The SQLite file of a service."""
+        return self.data / f"{name}.db"
+
+    def log_file(self, name: str) -> Path:
+        """The log of a process."""
+        return self.data / "logs" / f"{name}.log"
+
+    def tokens(self) -> Tokens:
+        """Read the tokens; raise `LabError`, saying what to do, where they cannot be read."""
+        try:
+            parsed = json.loads(self.tokens_file.read_text())
+            return Tokens(str(parsed.pop("operator")), {str(k): str(v) for k, v in parsed.items()})
+        except FileNotFoundError:
+            raise LabError(
+                f"no tokens in {self.data}: start the system with `duet up --port-base {self.port_base}`, "
+                "or say where its data are with --data"
+            ) from None
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise LabError(f"cannot read the tokens in {self.tokens_file}: {error!r}") from error
+
+
+def note_file(port_base: int) -> Path:
+    """The note by which a port base alone leads to a data folder, in the user's state folder."""
+    stated = Path(os.environ.get("XDG_STATE_HOME", ""))
+    state = stated if stated.is_absolute() else Path.home() / ".local" / "state"
+    return state / "duet" / f"{port_base}.json"
+
+
+def make_environment(system: System, mail: Mail = "smtp") -> dict[str, dict[str, str]]:
+    """By service name, the settings that `duet up` gives that service, tokens included.
+
+    Whatever else a service can be told, it hears from the caller's own environment.
+    """
+    tokens = system.tokens()
+    return {service.name: _settings(system, tokens, service, mail) for service in system.services}
+
+
+def _settings(system: System, tokens: Tokens, service: Service, mail: Mail) -> dict[str, str]:
+    others = [other for other in system.services if other.name != CONDUCTOR]
+    settings = {
+        "HOST": HOST,
+        "PORT": str(system.port(service.name)),
+        "DATABASE_URL": f"sqlite:///{system.database_file(service.name)}",
+        "PUBLIC_URL": system.url(service.name),
+        "OPERATOR_TOKEN": tokens.operator,
+        "MIGRATE": "never",  # one process has migrated all of them before any of them starts
+    }
+    if service.name == CONDUCTOR:
+        settings |= {f"{other.name.upper()}_URL": system.url(other.name) for other in others}
+        settings |= {f"{other.name.upper()}_TOKEN": tokens.conductor(other.name) for other in others}
+    else:
+        settings["CONDUCTOR_TOKEN"] = tokens.conductor(service.name)
+    if service.name == "email":
+        settings["SMTP_URL"] = "null:" if mail == "null" else f"smtp://{HOST}:{system.smtp_port}"
+        settings["SENDER"] = os.environ.get("EMAIL_SENDER", SENDER)
+    if service.name == "warehouse":
+        settings["INITIAL_STOCK"] = os.environ.get("WAREHOUSE_INITIAL_STOCK", str(DEFAULT_STOCK))
+        settings["DEV_SKUS"] = os.environ.get("WAREHOUSE_DEV_SKUS", "true")
+    return {f"{service.name.upper()}_{key}": value for key, value in settings.items()}
+
+
+def _read_service(path: Path) -> Service:
+    try:
+        told = tomllib.loads(path.read_text())
+        name, port = told["name"], told["port"]
+    except (OSError, ValueError, KeyError) as error:
+        raise LabError(f"{path} does not describe a service (name, port): {error!r}") from error
+    offset = port - DEFAULT_PORT_BASE if isinstance(port, int) else -1
+    if not (isinstance(name, str) and name.isidentifier() and 0 <= offset < CONTROL_OFFSET):
+        raise LabError(f"{path}: name must be a word, and port from 8000 to {8000 + CONTROL_OFFSET - 1}")
+    return Service(name, path.parent.name, offset)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object, empty where there is no such file or it holds something else."""
+    try:
+        parsed = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

@@ -1,0 +1,182 @@
+"""`duet up`: the whole system on embedded defaults, begun by one command and ended by one Ctrl-C.
+
+In this order: hold the data folder, end what a killed supervisor left, find the ports free, migrate the
+databases, start everything, watch it. It refuses to share a folder or a port with anybody.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from lab import folder
+from lab.control import Json, serve_control
+from lab.errors import LabError
+from lab.processes import StampBook, bound_log, end_leftovers, make_migration, make_programs
+from lab.supervisor import Supervisor
+from lab.system import DEFAULT_DATA, DEFAULT_PORT_BASE, HOST, MAILBOX, Data, Mail, PortBase, System
+
+TABLE_S = 0.5
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def register(app: typer.Typer) -> None:
+    """Add `duet up`."""
+    app.command("up")(up)
+
+
+def up(
+    port_base: PortBase = None,
+    data: Data = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin with an empty data folder.")] = False,
+    mail: Annotated[Mail, typer.Option("--mail", help="smtp: the mailbox; null: record only.")] = "smtp",
+    as_json: Json = False,
+) -> None:
+    """Start the whole system and keep it running until Ctrl-C."""
+    system = System((data or DEFAULT_DATA).resolve(), port_base or DEFAULT_PORT_BASE)
+    if fresh:
+        folder.refuse_strange_folder(system)
+    with folder.hold(system):
+        left = end_leftovers(system.supervisor_file, system.data)
+        if fresh:
+            folder.empty(system)
+        folder.make_tokens(system)
+        _refuse_used_ports(system, mail)
+        with folder.noted(system), _notices(system, as_json) as notice:
+            if left:
+                notice(f"ended what a killed supervisor had left running: {', '.join(left)}")
+            asyncio.run(_run(system, mail, as_json, notice))
+
+
+async def _run(system: System, mail: Mail, as_json: bool, notice: Callable[[str], None]) -> None:
+    """Serve until a signal; raise `LabError` where the system does not become ready."""
+    asked_to_stop = asyncio.Event()
+    for number in STOP_SIGNALS:
+        if not (number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN):  # as under nohup
+            asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)
+    book = StampBook(system.supervisor_file, system.port_base, notice)
+    supervisor = Supervisor(make_programs(system, mail), book, notice)
+    try:
+        async with serve_control(system, supervisor):
+            if await _before(asked_to_stop, _start(system, mail, supervisor)):
+                urls = {row["name"]: row["url"] for row in supervisor.rows()}
+                if as_json:
+                    _say(json.dumps(_announcement(system, mail, supervisor)))
+                else:
+                    notice(f"all is ready: place orders at {urls['checkout']} (Ctrl-C ends everything)")
+                await _show_until(asked_to_stop, supervisor, as_json)
+    finally:
+        notice("stopping")
+        await supervisor.end()
+        notice("nothing is running any more")
+
+
+async def _start(system: System, mail: Mail, supervisor: Supervisor) -> None:
+    """Migrate, with the mailbox starting beside, then start the services and wait until all are ready."""
+    names = [row["name"] for row in supervisor.rows()]
+    supervisor.launch(name for name in names if name == MAILBOX)
+    await supervisor.run_once(make_migration(system, mail))
+    supervisor.launch(name for name in names if name != MAILBOX)
+    await supervisor.until_ready()
+
+
+async def _before(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether the work was done before the event; it is cancelled if not, and its error is raised."""
+    working, waiting = asyncio.create_task(work), asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        for task in (working, waiting):
+            task.cancel()
+        await asyncio.gather(working, waiting, return_exceptions=True)
+
+
+async def _show_until(event: asyncio.Event, supervisor: Supervisor, as_json: bool) -> None:
+    """Keep a table of the processes current on a terminal, until the event."""
+    if as_json or not sys.stdout.isatty():
+        await event.wait()
+        return
+    from rich.live import Live
+
+    from lab.table import processes_table
+
+    with Live(auto_refresh=False, redirect_stdout=True) as live:
+        while not event.is_set():
+            live.update(processes_table(supervisor.rows()), refresh=True)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TABLE_S):
+                    await event.wait()
+
+
+def _announcement(system: System, mail: Mail, supervisor: Supervisor) -> dict[str, Any]:
+    rows = supervisor.rows()
+    page = {"smtp": f"smtp://{HOST}:{system.smtp_port}", "page": system.url(MAILBOX)}
+    return {
+        "ready": True,
+        "port_base": system.port_base,
+        "data": str(system.data),
+        "urls": {row["name"]: row["url"] for row in rows},
+        "pids": {row["name"]: row["pid"] for row in rows},
+        "mail": page if mail == "smtp" else None,
+    }
+
+
+def _refuse_used_ports(system: System, mail: Mail) -> None:
+    ports = {service.name: system.port(service.name) for service in system.services}
+    ports["the supervisor"] = system.control_port
+    if mail == "smtp":
+        ports |= {"the mailbox": system.port(MAILBOX), "its SMTP": system.smtp_port}
+    used = [f"{port} ({name})" for name, port in ports.items() if not _is_free(port)]
+    if used:
+        what = "port" if len(used) == 1 else "ports"
+        raise LabError(
+            f"{what} {', '.join(used)} in use: stop what listens there, or give another --port-base"
+        )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as the servers do: old connections may linger
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _notices(system: System, as_json: bool) -> Iterator[Callable[[str], None]]:
+    """Where the supervisor's lines go: into its log and, unless a program reads there, to standard output."""
+    log = system.log_file("supervisor")
+    bound_log(log)
+    with log.open("a") as target:
+
+        def notice(line: str) -> None:
+            with contextlib.suppress(OSError):  # a full disk must not end the supervision
+                target.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}\n")
+                target.flush()
+            if not as_json:
+                _say(line)
+
+        yield notice
+
+
+def _say(line: str) -> None:
+    """Print a line; a reader that has gone away must not end the system."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,58 @@
+"""Opens the warehouse service's resources and serves: `python -m warehouse_svc`."""
+
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+import uvloop
+
+from servicekit.auth import Authenticator, Caller, Credential
+from servicekit.batching import Batcher
+from servicekit.boot import boot, can_read
+from servicekit.metrics import Metrics
+from servicekit.server import serve
+from servicekit.web import Health
+from warehouse_svc.app import Deps, create_app
+from warehouse_svc.errors import catalogue
+from warehouse_svc.settings import Settings
+from warehouse_svc.shipments import Prepared, PrepareShipment, prepare_shipments
+
+MAX_GROUP = 100
+MAX_QUEUE = 2_000
+
+
+async def main() -> None:
+    """Run until told to stop."""
+    settings = Settings.load()
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(boot(Path(__file__).parent, settings))
+        prepare = partial(prepare_shipments, rules=settings.stock_rules)
+        shipments: Batcher[PrepareShipment, Prepared] = Batcher(
+            lambda commands: database.batch(prepare, commands), max_items=MAX_GROUP, max_queue=MAX_QUEUE
+        )
+        stack.push_async_callback(shipments.aclose)
+        health = Health(check=lambda: database.read(can_read))
+        deps = Deps(
+            database=database,
+            shipments=shipments,
+            auth=authenticator(settings),
+            catalogue=catalogue(settings.base_url),
+            metrics=Metrics(),
+            health=health,
+            settings=settings,
+        )
+        await serve(create_app(deps), settings, health)
+
+
+def authenticator(settings: Settings) -> Authenticator:
+    """Who may call: the conductor and the operator, each by a token."""
+    return Authenticator(
+        [
+            Credential(settings.operator_token.get_secret_value(), Caller("operator", "operator")),
+            Credential(settings.conductor_token.get_secret_value(), Caller("conductor", "conductor")),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
