@@ -9,7 +9,7 @@ from typing import Any
 import uvloop
 
 from checkout.app import create_app
-from checkout.clients import ServiceClient, http_client
+from checkout.clients import ServiceClient, http_transport
 from checkout.deps import Deps
 from checkout.errors import catalogue
 from checkout.journal import Journal
@@ -85,9 +85,9 @@ async def _clients(
 ) -> dict[str, ServiceClient]:
     clients = {}
     for name in CALLS:
-        http = await stack.enter_async_context(http_client(settings.max_in_flight, settings.call_timeout_s))
+        transport = await stack.enter_async_context(http_transport(settings.max_in_flight))
         url, token = getattr(settings, f"{name}_url"), getattr(settings, f"{name}_token")
-        clients[name] = ServiceClient(name, str(url), token.get_secret_value(), http, settings, metrics)
+        clients[name] = ServiceClient(name, str(url), token.get_secret_value(), transport, settings, metrics)
     return clients
 
 

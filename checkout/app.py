@@ -7,13 +7,14 @@ from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from starlette.middleware.cors import CORSMiddleware
 from uuid_utils import uuid7
 
-from checkout.deps import Deps, find_order
+from checkout.deps import Deps, OrderId, find_order
 from checkout.event_stream import add_event_stream
 from checkout.idempotency import MAX_KEY, fingerprint, parse_key
 from checkout.operations import add_operator_routes
 from checkout.orders import Order, Progress
 from checkout.preferences import Preferences, parse_preferences
 from checkout.schemas import Checkout, CheckoutRequest, represent, to_json
+from checkout.store import Accepted
 from servicekit.auth import Caller
 from servicekit.problems import ProblemError
 from servicekit.web import answers, create_service_app
@@ -96,7 +97,7 @@ def _add_placing(app: FastAPI, deps: Deps) -> None:
         name = style or deps.settings.style
         order = body.to_order(str(uuid7()), name, caller.name, datetime.now(UTC))
         with deps.watchers.watching(order.order_id) as watch:
-            accepted = await deps.styles[name].place_order(order, key, print_)
+            accepted = await _placed(deps, order, key, print_)
             if accepted.progress is not None:
                 deps.order_metrics.accepted.labels(name).inc()
                 watch.tell(accepted.progress)
@@ -109,6 +110,19 @@ def _add_placing(app: FastAPI, deps: Deps) -> None:
         wait_s = preferences.wait_or(deps.settings.default_wait_s)
         order, progress = await _watched(deps, accepted.order_id, wait_s)
         return _accepted(order, progress, preferences, replayed=True)
+
+
+async def _placed(deps: Deps, order: Order, key: str | None, fingerprint: str | None) -> Accepted:
+    try:
+        return await deps.styles[order.style].place_order(order, key, fingerprint)
+    except ProblemError as problem:
+        # A repeat adds no work: it is answered also when there is too much.
+        earlier = (
+            await deps.journal.by_key(order.caller, key) if key and problem.slug == "overloaded" else None
+        )
+        if earlier is None:
+            raise
+        return earlier
 
 
 def _add_reading(app: FastAPI, deps: Deps) -> None:
@@ -129,7 +143,7 @@ def _add_reading(app: FastAPI, deps: Deps) -> None:
     )
     async def get_order(
         request: Request,
-        order_id: str,
+        order_id: OrderId,
         caller: Annotated[Caller, Depends(caller_of)],
         prefer: PreferHeader = None,
     ) -> Response:

@@ -15,7 +15,7 @@ import aiohttp
 import httpx
 import orjson
 from httpx_aiohttp import AiohttpTransport
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.stop import stop_base
 
@@ -56,18 +56,24 @@ class RefusedError(CallError):
     """The service said no, by a problem type of its own."""
 
 
+class Reply(BaseModel):
+    """The part of a service's reply that the conductor uses; every reply names the order that it is for."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    order_id: str = Field(exclude=True)
+
+
 @dataclass(frozen=True)
 class Told:
     """What came of telling a service: its reply, or the error of the last of `attempts` tries."""
 
     attempts: int
-    reply: BaseModel | None = None
+    reply: Reply | None = None
     error: CallError | None = None
 
 
-def judge(
-    service: str, status: int, headers: Mapping[str, str], body: bytes, reply: type[BaseModel]
-) -> BaseModel:
+def judge(service: str, status: int, headers: Mapping[str, str], body: bytes, reply: type[Reply]) -> Reply:
     """The reply of a call that succeeded. Raises RefusedError, MisroutedError or TroubleError."""
     if status in (200, 201):
         return _parse(headers, body, reply)
@@ -80,7 +86,7 @@ def judge(
     raise MisroutedError(f"misrouted-{status}")
 
 
-def _parse(headers: Mapping[str, str], body: bytes, reply: type[BaseModel]) -> BaseModel:
+def _parse(headers: Mapping[str, str], body: bytes, reply: type[Reply]) -> Reply:
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise TroubleError("reply-wrong-content-type")
     try:
@@ -140,100 +146,120 @@ class RetryBudget:
 
 
 class ServiceClient:
-    """Tells one service things: bounded in attempts, in time, in flight, and by a retry budget."""
+    """Tells one service things: bounded in attempts, in time, in flight, and by a retry budget.
+
+    It speaks through a bare httpx transport, which knows no redirects, no cookies and no proxies.
+    """
 
     def __init__(
         self,
         name: str,
         base_url: str,
         token: str,
-        http: httpx.AsyncClient,
+        transport: httpx.AsyncBaseTransport,
         settings: Settings,
         metrics: CallMetrics,
     ) -> None:
         self.name = name
         self._base_url = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        self._http = http
+        self._transport = transport
         self._settings = settings
         self._metrics = metrics
         self._slots = asyncio.Semaphore(settings.max_in_flight)
         self._budget = RetryBudget(settings.retry_budget_ratio, settings.retry_budget_floor_per_s)
+        self._in_flight = metrics.in_flight.labels(name)
+        self._seconds = metrics.seconds.labels(name)
 
     async def tell(
         self,
         path: str,
         command: Mapping[str, Any],
-        reply: type[BaseModel],
+        reply: type[Reply],
         on_trouble: Callable[[str], None],
     ) -> Told:
         """Send one command until it is answered or the bounds are reached; never raises for a bad answer.
 
         `on_trouble` hears the slug of the first failed try, before any retry.
         """
-        content = orjson.dumps(command)
         deadline = time.monotonic() + self._settings.pass_timeout_s * 0.9
+        message = _Message(path, command["order_id"], orjson.dumps(command), reply, deadline)
+        self._budget.earn()
+        try:
+            return Told(1, await self._attempt(message))
+        except TroubleError as error:
+            on_trouble(error.slug)
+            return await self._retry(error, message)
+        except CallError as error:
+            return Told(1, error=error)
+
+    async def _retry(self, first: TroubleError, message: "_Message") -> Told:
+        """Go on after a first try that met with trouble: to tenacity, that try is the first attempt."""
         attempts = 0
 
-        async def once() -> BaseModel:
+        async def once() -> Reply:
             nonlocal attempts
             attempts += 1
-            return await self._attempt(path, content, reply, deadline)
-
-        def before_retry(state: RetryCallState) -> None:
-            if state.attempt_number == 1:
-                on_trouble(_error_of(state).slug)
+            if attempts == 1:
+                raise first
+            return await self._attempt(message)
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TroubleError),
-            stop=stop_after_attempt(self._settings.call_max_attempts) | _StopBefore(deadline, self._budget),
+            stop=stop_after_attempt(self._settings.call_max_attempts)
+            | _StopBefore(message.deadline, self._budget),
             wait=self._pause_s,
-            before_sleep=before_retry,
             reraise=True,
         )
-        self._budget.earn()
         try:
-            answer: BaseModel = await retrying(once)
+            answer: Reply = await retrying(once)
         except CallError as error:
             return Told(attempts, error=error)
         return Told(attempts, answer)
 
     def _pause_s(self, state: RetryCallState) -> float:
         """Full jitter under an exponential ceiling, or what the service asked for."""
-        asked_s = _error_of(state).retry_after_s
-        if asked_s is not None:
-            return asked_s
+        error = state.outcome.exception() if state.outcome else None
+        assert isinstance(error, CallError)
+        if error.retry_after_s is not None:
+            return error.retry_after_s
         ceiling_s = min(self._settings.call_backoff_s * 2.0**state.attempt_number, MAX_BACKOFF_S)
         return random.uniform(0, ceiling_s)  # noqa: S311 - jitter, no secret
 
-    async def _attempt(self, path: str, content: bytes, reply: type[BaseModel], deadline: float) -> BaseModel:
+    async def _attempt(self, message: "_Message") -> Reply:
+        await self._take_slot()
+        started = time.perf_counter()
+        outcome = "cancelled"
+        self._in_flight.inc()
+        try:
+            timeout_s = min(self._settings.call_timeout_s, max(0.05, message.deadline - time.monotonic()))
+            status, headers, body = await self._exchange(message.path, message.content, timeout_s)
+            result = judge(self.name, status, headers, body, message.reply)
+            if result.order_id != message.order_id:
+                raise TroubleError("reply-for-another-order")
+            outcome = "succeeded"
+            return result
+        except CallError as error:
+            outcome = error.slug
+            if isinstance(error, MisroutedError):
+                self._metrics.misrouted.labels(self.name).inc()
+            raise
+        finally:
+            self._slots.release()
+            self._in_flight.dec()
+            self._metrics.attempts.labels(self.name, outcome).inc()
+            self._seconds.observe(time.perf_counter() - started)
+
+    async def _take_slot(self) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()  # at once
+            return
         try:
             async with asyncio.timeout(self._settings.slot_timeout_s):
                 await self._slots.acquire()
         except TimeoutError:
-            self._metrics.attempts.labels(self.name, "no-slot").inc()
+            self._metrics.attempts.labels(self.name, "too-many-in-flight").inc()
             raise NoSlotError("too-many-in-flight") from None
-        started = time.perf_counter()
-        outcome = "cancelled"
-        self._metrics.in_flight.labels(self.name).inc()
-        try:
-            timeout_s = min(self._settings.call_timeout_s, max(0.05, deadline - time.monotonic()))
-            status, headers, body = await self._exchange(path, content, timeout_s)
-            result = judge(self.name, status, headers, body, reply)
-            outcome = "succeeded"
-            return result
-        except MisroutedError as error:
-            outcome = error.slug
-            self._metrics.misrouted.labels(self.name).inc()
-            raise
-        except CallError as error:
-            outcome = error.slug
-            raise
-        finally:
-            self._slots.release()
-            self._metrics.in_flight.labels(self.name).dec()
-            self._metrics.attempts.labels(self.name, outcome).inc()
-            self._metrics.seconds.labels(self.name).observe(time.perf_counter() - started)
 
     async def _exchange(
         self, path: str, content: bytes, timeout_s: float
@@ -242,15 +268,30 @@ class ServiceClient:
         request = httpx.Request("POST", self._base_url + path, headers=self._headers, content=content)
         try:
             async with asyncio.timeout(timeout_s):
-                response = await self._http.send(request, stream=True)
+                response = await self._transport.handle_async_request(request)
                 try:
-                    return response.status_code, response.headers, await _read(response)
+                    headers = {
+                        key.decode("latin-1").lower(): value.decode("latin-1")
+                        for key, value in response.headers.raw
+                    }
+                    return response.status_code, headers, await _read(response, headers)
                 finally:
                     await response.aclose()
         except TimeoutError:
             raise TroubleError("timeout") from None
         except (httpx.TransportError, aiohttp.ClientError, OSError) as exc:
             raise TroubleError(_transport_slug(exc)) from exc
+
+
+@dataclass(frozen=True)
+class _Message:
+    """One command on its way; `deadline` is by the monotonic clock, in seconds."""
+
+    path: str
+    order_id: str
+    content: bytes
+    reply: type[Reply]
+    deadline: float
 
 
 class _StopBefore(stop_base):
@@ -264,12 +305,13 @@ class _StopBefore(stop_base):
         return time.monotonic() + retry_state.upcoming_sleep >= self._deadline or not self._budget.spend()
 
 
-async def _read(response: httpx.Response) -> bytes:
-    if response.headers.get("content-encoding", "identity").lower() != "identity":
+async def _read(response: httpx.Response, headers: Mapping[str, str]) -> bytes:
+    if headers.get("content-encoding", "identity").lower() != "identity":
         raise TroubleError("reply-compressed")
+    assert isinstance(response.stream, httpx.AsyncByteStream)
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.aiter_raw():
+    async for chunk in response.stream:
         size += len(chunk)
         if size > MAX_REPLY_BYTES:
             raise TroubleError("reply-too-large")
@@ -291,22 +333,11 @@ def _transport_slug(exc: Exception) -> str:
     return "connection-lost"
 
 
-def _error_of(state: RetryCallState) -> CallError:
-    error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, CallError)
-    return error
-
-
-def http_client(max_in_flight: int, timeout_s: float) -> httpx.AsyncClient:
-    """An HTTP client for one service: no redirects, no proxy from the environment, no cookies kept."""
+def http_transport(max_in_flight: int) -> AiohttpTransport:
+    """The transport to one service: httpx on aiohttp's connections, at most `max_in_flight` of them."""
 
     def session() -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(limit=max_in_flight, keepalive_timeout=KEEP_ALIVE_S)
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
-    return httpx.AsyncClient(
-        transport=AiohttpTransport(client=session),
-        follow_redirects=False,
-        trust_env=False,
-        timeout=timeout_s,
-    )
+    return AiohttpTransport(client=session, trust_env=False)

@@ -6,29 +6,24 @@ These are checkout's own view of three contracts; the services declare theirs, a
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from checkout.clients import Reply
 from checkout.orders import Order
 
 
-class _Reply(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-
-class ConfirmationReply(_Reply):
+class ConfirmationReply(Reply):
     """The e-mail service has recorded the confirmation."""
 
     delivery: str
 
 
-class ShipmentReply(_Reply):
+class ShipmentReply(Reply):
     """The warehouse has a shipment; `state` may be `backordered`."""
 
     shipment_id: str
     state: str
 
 
-class BalanceReply(_Reply):
+class BalanceReply(Reply):
     """The rewards service has an entry for the order."""
 
     balance_id: str

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from fastapi import Path
 
 from checkout.journal import Journal, UnknownOrderError
 from checkout.metrics import OrderMetrics
@@ -11,9 +13,14 @@ from checkout.settings import Settings
 from checkout.store import Accepted
 from checkout.watching import Watchers
 from servicekit.auth import Authenticator, Caller
+from servicekit.fields import NO_CONTROL_CHARACTERS
 from servicekit.metrics import Metrics
 from servicekit.problems import Catalogue, ProblemError
 from servicekit.web import Health
+
+OrderId = Annotated[
+    str, Path(max_length=64, pattern=NO_CONTROL_CHARACTERS, description="As `Location` names it.")
+]
 
 
 class Style(Protocol):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Header, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
 
-from checkout.deps import Deps, find_order
+from checkout.deps import Deps, OrderId, find_order
 from checkout.orders import Order, Progress
 from checkout.schemas import represent, to_json
 from servicekit.auth import Caller
@@ -45,7 +45,7 @@ def add_event_stream(app: FastAPI, deps: Deps) -> None:
         responses=documented,
     )
     async def follow_order(
-        order_id: str,
+        order_id: OrderId,
         caller: Annotated[Caller, Depends(caller_of)],
         last_event_id: Annotated[
             str | None, Header(alias="Last-Event-ID", description="The id of the last event seen.")

@@ -69,6 +69,11 @@ class Journal:
         reach("checkout.after-accept")
         return accepted
 
+    async def by_key(self, caller: str, key: str) -> Accepted | None:
+        """The order that a caller's idempotency key stands for, if there is one."""
+        found = await self._database.read(lambda c: store.by_key(c, [(caller, key)]))
+        return found.get((caller, key))
+
     async def record(self, before: Progress, outcomes: Sequence[Outcome]) -> Progress:
         """Make outcomes of one order durable; its progress then. `before` is what was last seen of it."""
         change = Change(before, tuple(outcomes))

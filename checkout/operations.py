@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Response
 
-from checkout.deps import Deps
+from checkout.deps import Deps, OrderId
 from checkout.journal import UnknownOrderError
 from checkout.orders import Order, OrderStatus, Progress, WrongStatusError
 from checkout.schemas import Checkout, CheckoutPage, represent, to_json
@@ -72,7 +72,7 @@ def add_operator_routes(app: FastAPI, deps: Deps) -> None:
         },
         **operator,
     )
-    async def retry_order(order_id: str) -> Response:
+    async def retry_order(order_id: OrderId) -> Response:
         """Try the failed steps of an order that needs attention again; the others are left as they are."""
         try:
             order, progress = await deps.journal.retry(order_id)
@@ -90,7 +90,7 @@ def add_operator_routes(app: FastAPI, deps: Deps) -> None:
         },
         **operator,
     )
-    async def abandon_order(order_id: str) -> Response:
+    async def abandon_order(order_id: OrderId) -> Response:
         """Give an order up: its unfinished steps become `failed`, with the reason `abandoned`."""
         try:
             return _one(*await deps.journal.abandon(order_id))

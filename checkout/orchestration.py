@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel
-
 from checkout import commands
-from checkout.clients import RefusedError, ServiceClient, Told, TroubleError
+from checkout.clients import RefusedError, Reply, ServiceClient, Told, TroubleError
 from checkout.journal import Journal
 from checkout.orders import Order, Outcome, Progress, Step, StepStatus, first_progress
 from checkout.passes import Passes
@@ -32,7 +30,7 @@ class Call:
 
     path: str
     command: Callable[[Order], Mapping[str, Any]]
-    reply: type[BaseModel]
+    reply: type[Reply]
 
 
 CALLS = {

@@ -6,14 +6,19 @@ from dataclasses import dataclass
 
 MAX_WAIT_S = 30
 
-_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
+# Longer headers are no preferences; the bound keeps what parsing them costs small.
+MAX_LENGTH = 1_000
+
+# Possessive quantifiers (`++`, `*+`, `?+`): a malformed header must not be tried in every way that there is.
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_QUOTED = r'"(?:[^"\\]|\\.)*+"'
 _WORD = rf"(?:{_NAME}|{_QUOTED})"
 # A list element may carry parameters; neither `wait` nor `respond-async` has any, so they are passed over.
 _PREFERENCE = re.compile(
-    rf"\s*(?P<name>{_NAME})(?:\s*=\s*(?P<value>{_WORD}))?(?:\s*;\s*(?:{_NAME}(?:\s*=\s*{_WORD})?)?)*\s*"
+    rf"\s*+(?P<name>{_NAME})(?:\s*+=\s*+(?P<value>{_WORD}))?+"
+    rf"(?:\s*+;\s*+(?:{_NAME}(?:\s*+=\s*+{_WORD})?+)?+)*+\s*+"
 )
-_ELEMENT = re.compile(rf"(?:{_QUOTED}|[^,\"])+")
+_ELEMENT = re.compile(rf"(?:{_QUOTED}|[^,\"])++")
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class Preferences:
 def parse_preferences(headers: Sequence[str]) -> Preferences:
     """Read all `Prefer` headers of a request; of a preference given twice the first counts."""
     found: dict[str, str | None] = {}
-    for element in _ELEMENT.findall(",".join(headers)):
+    given = ",".join(headers)
+    for element in _ELEMENT.findall(given) if len(given) <= MAX_LENGTH else ():
         match = _PREFERENCE.fullmatch(element)
         if match:
             found.setdefault(match["name"].lower(), match["value"])

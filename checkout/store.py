@@ -180,6 +180,17 @@ def load(connection: Connection, order_ids: Sequence[str]) -> list[tuple[Order, 
     return [found[order_id] for order_id in order_ids if order_id in found]
 
 
+def by_key(connection: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Accepted]:
+    """The orders that these idempotency keys, each with its caller, stand for."""
+    query = select(orders.c.order_id, orders.c.caller, orders.c.idempotency_key, orders.c.fingerprint).where(
+        tuple_(orders.c.caller, orders.c.idempotency_key).in_(keys)
+    )
+    return {
+        (row.caller, row.idempotency_key): Accepted(row.order_id, row.fingerprint)
+        for row in connection.execute(query)
+    }
+
+
 def page(
     connection: Connection,
     *,
@@ -200,9 +211,11 @@ def page(
 
 def claim(connection: Connection, limit: int, lease_s: float) -> list[tuple[Order, Progress]]:
     """Take up to `limit` unfinished orders that are due, the longest overdue first, for the lease's time."""
+    # As a subquery the clock is read once, and PostgreSQL can use the index.
+    now = select(epoch_now()).scalar_subquery()
     due = (
         select(orders.c.order_id)
-        .where(orders.c.status == OrderStatus.IN_PROGRESS.value, orders.c.resume_after <= epoch_now())
+        .where(orders.c.status == OrderStatus.IN_PROGRESS.value, orders.c.resume_after <= now)
         .order_by(orders.c.resume_after)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -268,14 +281,7 @@ def _accepted_before(connection: Connection, placements: Sequence[Placement]) ->
     ids = [placement.order.order_id for placement in placements]
     written = set(connection.scalars(select(orders.c.order_id).where(orders.c.order_id.in_(ids))))
     repeated = [placement for placement in placements if placement.order.order_id not in written]
-    keys = [(placement.order.caller, placement.key) for placement in repeated]
-    query = select(orders.c.order_id, orders.c.caller, orders.c.idempotency_key, orders.c.fingerprint).where(
-        tuple_(orders.c.caller, orders.c.idempotency_key).in_(keys)
-    )
-    earlier = {
-        (row.caller, row.idempotency_key): Accepted(row.order_id, row.fingerprint)
-        for row in connection.execute(query)
-    }
+    earlier = by_key(connection, [(p.order.caller, str(p.key)) for p in repeated])
     return [
         Accepted(p.order.order_id, p.fingerprint, p.progress)
         if p.order.order_id in written

@@ -107,7 +107,7 @@ def _print(report: Report) -> None:
 
     console = Console()
     statuses = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in report.orders.items())
-    console.print(f"{report.accepted} accepted ids in the file; checkout knows {statuses}")
+    typer.echo(f"{report.accepted} accepted ids in the file; checkout knows {statuses}")
     console.print(_table(report))
     if report.balances:
         console.print("The ledger balances.", style="bold green")
@@ -128,16 +128,14 @@ def _table(report: Report) -> "Table":
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("service")
+    table.add_column("orders")
+    for name in (*report.counts, "all"):
+        table.add_column(name, justify="right")
     for verdict in Verdict:
-        table.add_column(verdict.value.replace("_", " "), justify="right")
-    totals = {verdict: report.total(verdict) for verdict in Verdict}
-    for name, counts in [*report.counts.items(), ("all", totals)]:
-        cells = [
-            Text(str(counts[verdict]), style="red" if verdict in TROUBLES and counts[verdict] else "")
-            for verdict in Verdict
-        ]
-        table.add_row(name, *cells)
+        numbers = [*(counts[verdict] for counts in report.counts.values()), report.total(verdict)]
+        wrong = "red" if verdict in TROUBLES else ""
+        cells = [Text(str(number), style=wrong if number else "") for number in numbers]
+        table.add_row(verdict.value.replace("_", " "), *cells)
     return table
 
 

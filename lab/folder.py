@@ -111,6 +111,7 @@ def _is_ours(system: System, path: Path) -> bool:
         LOCK,
         system.tokens_file.name,
         system.accepted_file.name,
+        "repaired.log",
         system.supervisor_file.name,
         system.supervisor_file.with_suffix(".tmp").name,
         *FOLDERS,

@@ -5,6 +5,7 @@ It is a client as the API's documentation wants one; a retry never makes a secon
 
 import asyncio
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +26,7 @@ AcceptedFile = Annotated[
     Path | None,
     typer.Option(
         "--accepted",
-        help="File of accepted order ids, one a line. [default: accepted.log of the data folder]",
+        help="File of accepted order ids, one a line. (default: accepted.log of the data folder)",
     ),
 ]
 
@@ -38,7 +39,7 @@ def register(app: typer.Typer) -> None:
 def order(
     context: typer.Context,
     style: Annotated[
-        str | None, typer.Option("--style", help="orchestration or choreography. [default: the service's]")
+        str | None, typer.Option("--style", help="orchestration or choreography (default: the service's).")
     ] = None,
     count: Annotated[int, typer.Option("--count", min=1, max=100_000, help="How many orders.")] = 1,
     rate: Annotated[
@@ -47,7 +48,7 @@ def order(
             "--rate",
             min=0.01,
             max=10_000,
-            help="Orders per second, sent at intended times, at most 200 in flight. [default: 16 at a time]",
+            help="Orders per second, sent at intended times, at most 200 in flight (default: 16 at a time).",
         ),
     ] = None,
     file: Annotated[
@@ -58,7 +59,7 @@ def order(
         bool | None,
         typer.Option(
             "--member/--no-member",
-            help="Whether sample customers have joined rewards. [default: one: yes; many: three in five]",
+            help="Whether sample customers have joined rewards (default: one: yes; many: three in five).",
         ),
     ] = None,
     wait_s: Annotated[
@@ -105,7 +106,7 @@ def order(
     if as_json:
         typer.echo(json.dumps(order_view.as_document(outcome)))
     else:
-        for line in order_view.summary_lines(outcome, str(target)):
+        for line in order_view.summary_lines(outcome, _audit_command(system, accepted)):
             typer.echo(line)
     if not outcome.all_accepted:
         raise typer.Exit(FAILED)
@@ -122,6 +123,11 @@ async def _run(
         await http.ensure_running(client, system)
         async with SyncedLines(target) as lines:
             return await place_orders(client, plan, lines, shown)
+
+
+def _audit_command(system: System, accepted: Path | None) -> str:
+    chosen = "" if accepted is None else f" --accepted {shlex.quote(str(accepted))}"
+    return f"duet audit --port-base {system.port_base} --wait 60{chosen}"
 
 
 def _bodies(file: Path | None, count: int, member: bool | None) -> "Callable[[int], bytes]":

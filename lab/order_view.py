@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
+from iso4217 import Currency
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -17,10 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.errors import LabError
-from lab.ledger import IN_PROGRESS
+from lab.ledger import COMPLETED, IN_PROGRESS, NEEDS_ATTENTION
 from lab.placing import Listener, Outcome
 
 FEW = 10
+WORTH_TELLING_S = 0.1
 COLOURS = {
     "succeeded": "green",
     "completed": "green",
@@ -49,19 +51,21 @@ def view(count: int, *, as_json: bool) -> Iterator[Listener]:
 
 def steps_table(order: Json) -> Table:
     """One order, a row for each of its steps."""
-    table = Table(
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-        title=_headline(order),
-        title_justify="left",
-        title_style="",
-    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("step", "status", "tries", "what came of it"):
         table.add_column(heading)
     for name, step in order["steps"].items():
         table.add_row(Text(name), _coloured(step["status"]), str(step.get("attempts", "")), Text(_told(step)))
     return table
+
+
+def headline(order: Json) -> Text:
+    """An order in one line: its id, style, total and status."""
+    exponent = Currency(order["currency"]).exponent or 0
+    total = f"{order['total_minor'] / 10**exponent:.{exponent}f} {order['currency']}"
+    return Text.assemble(
+        f"{order['order_id']}, {order['style']}, {total}: ", _coloured(order["status"]), no_wrap=True
+    )
 
 
 def orders_table(orders: Iterable[Json]) -> Table:
@@ -78,19 +82,27 @@ def orders_table(orders: Iterable[Json]) -> Table:
     return table
 
 
-def summary_lines(outcome: Outcome, accepted_file: str) -> list[str]:
+def summary_lines(outcome: Outcome, audit_command: str) -> list[str]:
     """The last words: how many were accepted and finished, and what the rest is waiting for."""
     lines = [
         f"accepted {outcome.accepted} of {outcome.requested} in {outcome.seconds:.1f} s: "
-        + ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in outcome.finished.items())
-        + f", {len(outcome.unfinished)} in progress"
+        f"{outcome.finished[COMPLETED]} completed, {outcome.finished[NEEDS_ATTENTION]} need attention, "
+        f"{len(outcome.unfinished)} in progress"
     ]
     if outcome.retries:
         lines.append(f"{outcome.retries} retries, {outcome.replayed} orders had been accepted before")
+    if outcome.worst_lag_s > WORTH_TELLING_S:
+        lines.append(f"this command lagged: orders left up to {outcome.worst_lag_s:.1f} s after their time")
     if outcome.refused or outcome.unanswered:
         lines.append(f"not accepted: {outcome.refused} refused, {outcome.unanswered} without an answer")
-    lines.append(f"accepted ids are in {accepted_file}; check them with: duet audit")
-    return lines
+    for order_id in sorted(outcome.unfinished)[:FEW]:
+        pending = [
+            f"{name} ({_told(step) or 'no trouble known'})"
+            for name, step in outcome.orders.get(order_id, {"steps": {}})["steps"].items()
+            if step["status"] == "pending"
+        ]
+        lines.append(f"{order_id} goes on, waiting for {', '.join(pending) or 'its steps'}")
+    return [*lines, f"check with: {audit_command}"]
 
 
 def as_document(outcome: Outcome) -> dict[str, Any]:
@@ -150,7 +162,7 @@ class _Lines:
                 told.add(name)
                 typer.echo(f"{order_id} {name} {step['status']} {_told(step)}".rstrip())
         if order["status"] != IN_PROGRESS:
-            typer.echo(f"{order_id} is {order['status'].replace('_', ' ')}")
+            typer.echo(headline(order).plain)
 
     def not_accepted(self, error: LabError) -> None:
         typer.echo(f"not accepted: {error}", err=True)
@@ -169,7 +181,8 @@ class _LiveOrders:
     def changed(self, order: Json) -> None:
         self._orders[order["order_id"]] = order
         known = list(self._orders.values())
-        self._live.update(steps_table(known[0]) if len(known) == 1 else orders_table(known))
+        one = Group(headline(order), steps_table(order))
+        self._live.update(one if len(known) == 1 else orders_table(known))
 
     def not_accepted(self, error: LabError) -> None:
         self._live.console.print(Text(str(error), style="red"))
@@ -196,13 +209,6 @@ class _LiveProgress:
 
     def not_accepted(self, error: LabError) -> None:
         self._live.console.print(Text(str(error), style="red"))
-
-
-def _headline(order: Json) -> Text:
-    return Text.assemble(
-        f"{order['order_id']}  {order['style']}  {order['currency']} {order['total_minor']} minor  ",
-        _coloured(order["status"]),
-    )
 
 
 def _coloured(status: str) -> Text:

@@ -39,7 +39,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 def register(app: typer.Typer) -> None:
     """Add `duet stuck`."""
     commands = typer.Typer(
-        cls=OneLineErrors, no_args_is_help=True, help="Orders that wait for a person: see, retry, abandon."
+        cls=OneLineErrors,
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        help="Orders that wait for a person: see, retry, abandon.",
     )
     commands.command("list")(list_stuck)
     commands.command("show")(show)
@@ -91,9 +94,9 @@ def show(
         return
     from rich.console import Console
 
-    from lab.order_view import steps_table
+    from lab.order_view import headline, steps_table
 
-    Console().print(steps_table(order))
+    Console().print(headline(order), steps_table(order), sep="\n")
     typer.echo(f"accepted {order['accepted_at']}, completed {order['completed_at'] or 'not yet'}")
     if order["status"] == NEEDS_ATTENTION:
         typer.echo(f"once the cause is mended: duet stuck retry {order_id} (or abandon)")

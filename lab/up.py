@@ -38,9 +38,15 @@ def up(
     data: Data = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin with an empty data folder.")] = False,
     mail: Annotated[Mail, typer.Option("--mail", help="smtp: the mailbox; null: record only.")] = "smtp",
+    first_order: Annotated[
+        bool,
+        typer.Option("--first-order", help="Place one order once all is ready, and show what came of it."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Start the whole system and keep it running until Ctrl-C."""
+    if first_order and as_json:
+        raise LabError("--first-order is for a person to read: leave out --json")
     system = System((data or DEFAULT_DATA).resolve(), port_base or DEFAULT_PORT_BASE)
     if fresh:
         folder.refuse_strange_folder(system)
@@ -53,10 +59,12 @@ def up(
         with folder.noted(system), _notices(system, as_json) as notice:
             if left:
                 notice(f"ended what a killed supervisor had left running: {', '.join(left)}")
-            asyncio.run(_run(system, mail, as_json, notice))
+            asyncio.run(_run(system, mail, as_json, notice, first_order=first_order))
 
 
-async def _run(system: System, mail: Mail, as_json: bool, notice: Callable[[str], None]) -> None:
+async def _run(
+    system: System, mail: Mail, as_json: bool, notice: Callable[[str], None], *, first_order: bool = False
+) -> None:
     """Serve until a signal; raise `LabError` where the system does not become ready."""
     asked_to_stop = asyncio.Event()
     for number in STOP_SIGNALS:
@@ -72,6 +80,8 @@ async def _run(system: System, mail: Mail, as_json: bool, notice: Callable[[str]
                     _say(json.dumps(_announcement(system, mail, supervisor)))
                 else:
                     notice(f"all is ready: place orders at {urls['checkout']} (Ctrl-C ends everything)")
+                if first_order:
+                    await _before(asked_to_stop, _place_first_order(system, mail, notice))
                 await _show_until(asked_to_stop, supervisor, as_json)
     finally:
         notice("stopping")
@@ -86,6 +96,16 @@ async def _start(system: System, mail: Mail, supervisor: Supervisor) -> None:
     await supervisor.run_once(make_migration(system, mail))
     supervisor.launch(name for name in names if name != MAILBOX)
     await supervisor.until_ready()
+
+
+async def _place_first_order(system: System, mail: Mail, notice: Callable[[str], None]) -> None:
+    """Show a newcomer one order; that it fails is said, and ends nothing."""
+    from lab import tour
+
+    try:
+        await tour.first_order(system, mail)
+    except LabError as error:
+        notice(str(error))
 
 
 async def _before(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Response
+from fastapi import Depends, FastAPI, Path, Query, Response
 from prometheus_client import Counter
 from sqlalchemy import Row
 
@@ -24,12 +24,14 @@ from servicekit.auth import Authenticator
 from servicekit.batching import Batcher
 from servicekit.crashpoints import reach
 from servicekit.db import Database
+from servicekit.fields import NO_CONTROL_CHARACTERS
 from servicekit.metrics import Metrics
 from servicekit.paging import decode_cursor, encode_cursor
 from servicekit.problems import Catalogue, ProblemError
 from servicekit.web import BEARER, Health, answers, create_service_app
 
 Cursor = Annotated[str | None, Query(description="`next` of the page before.", max_length=200)]
+BalanceId = Annotated[str, Path(max_length=64, pattern=NO_CONTROL_CHARACTERS)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="The size of the page.")]
 
 
@@ -124,7 +126,7 @@ def _add_reading(app: FastAPI, deps: Deps) -> None:
         responses=_errors(deps, "not-found"),
         **operator,
     )
-    async def get_balance(balance_id: str) -> Balance:
+    async def get_balance(balance_id: BalanceId) -> Balance:
         """One balance."""
         return _balance(await deps.database.read(lambda c: points.balance(c, balance_id)))
 
@@ -134,7 +136,7 @@ def _add_reading(app: FastAPI, deps: Deps) -> None:
         responses=_errors(deps, "not-found"),
         **operator,
     )
-    async def list_entries(balance_id: str, cursor: Cursor = None, limit: Limit = 500) -> EntryPage:
+    async def list_entries(balance_id: BalanceId, cursor: Cursor = None, limit: Limit = 500) -> EntryPage:
         """A balance's entries, oldest first."""
         _balance(await deps.database.read(lambda c: points.balance(c, balance_id)))
         rows, following = await _page(deps.database, cursor, limit, balance_id)

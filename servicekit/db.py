@@ -9,6 +9,7 @@ import asyncio
 import fcntl
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -112,6 +113,9 @@ class Database:
             raise ValueError(f"database {self.dialect}: use sqlite:// or postgresql+psycopg://")
         self._write_threads = ThreadPoolExecutor(writers, "writer")
         self._read_threads = ThreadPoolExecutor(readers, "reader")
+        # Each thread keeps its connection: taking one from the pool costs as much as a small transaction.
+        self._held = threading.local()
+        self._connections: set[Connection] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -123,6 +127,8 @@ class Database:
         """Finish running transactions, close all connections and let go of the file."""
         self._write_threads.shutdown(wait=True)
         self._read_threads.shutdown(wait=True)
+        for connection in self._connections:
+            connection.close()
         self._writer.dispose()
         self._reader.dispose()
         self._resources.close()
@@ -154,10 +160,12 @@ class Database:
 
     def _query(self, query: Callable[[Connection], T]) -> T:
         try:
-            with self._reader.begin() as connection:
+            connection = self._connection(self._reader)
+            with connection.begin():
                 return query(connection)
         except Exception as exc:
             if is_trouble(exc):
+                self._let_go()
                 raise StorageUnavailableError(_first_line(exc)) from exc
             raise
 
@@ -177,16 +185,34 @@ class Database:
         deadline = time.monotonic() + self._timeout_s
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                with self._writer.begin() as connection:
+                connection = self._connection(self._writer)
+                with connection.begin():
                     return work(connection)
             except Exception as exc:
                 if not is_trouble(exc):
                     raise
+                self._let_go()
                 pause_s = random.uniform(0, min(0.01 * 2**attempt, 0.5))  # noqa: S311 - jitter, no secret
                 if attempt == MAX_ATTEMPTS or time.monotonic() + pause_s >= deadline:
                     raise StorageUnavailableError(_first_line(exc)) from exc
                 time.sleep(pause_s)
         raise AssertionError("unreachable")
+
+    def _connection(self, engine: Engine) -> Connection:
+        connection: Connection | None = getattr(self._held, "connection", None)
+        if connection is None:
+            connection = self._held.connection = engine.connect()
+            self._connections.add(connection)
+        return connection
+
+    def _let_go(self) -> None:
+        """After trouble this thread starts anew, with a connection that is known to work."""
+        connection: Connection | None = getattr(self._held, "connection", None)
+        self._held.connection = None
+        if connection is not None:
+            self._connections.discard(connection)
+            connection.invalidate()
+            connection.close()
 
     def _hold_alone(self, path: Path) -> None:
         # Not inherited by child processes: Python opens files with O_CLOEXEC.
