@@ -44,11 +44,20 @@ async def main() -> None:
         clients = await _clients(stack, settings, CallMetrics(metrics.registry))
         stack.push_async_callback(passes.aclose, PASSES_END_WITHIN_S)
         orchestration = Orchestration(journal, passes, clients, settings.lease_s)
-        resumer = Resumer(journal, passes, {"orchestration": orchestration.perform}, settings)
-        alone = database.dialect == "sqlite"
-        await _in_background(stack, resumer.run(everything_is_due=alone))
-        if not alone:
+        resumer = Resumer(
+            journal,
+            passes,
+            {"orchestration": orchestration.perform},
+            settings,
+            is_failing=lambda: any(client.failing for client in clients.values()),
+        )
+        for client in clients.values():
+            client.on_recovery = resumer.recovered
+        if database.dialect == "sqlite":  # nobody else serves this file, so nobody else holds a lease
+            await journal.make_all_due(first_passes_too=True)
+        else:
             await _in_background(stack, watchers.poll(journal.refresh))
+        await _in_background(stack, resumer.run())
         health = Health(check=lambda: database.read(can_read), on_drain=[watchers.close])
 
         async def take_census() -> None:

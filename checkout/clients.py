@@ -1,67 +1,35 @@
-"""How the conductor tells one service something: a bounded, retried call whose reply is data to distrust.
+"""How the conductor tells one service something: a call bounded in time, size, attempts and number.
 
-`judge` decides, without I/O, what a reply means. A refusal is the service's own well-formed "no"; trouble is
-whatever may pass by itself; a misrouted call reached something that is not the service, or not its route.
+What a reply means is decided in `checkout.replies`; what becomes of the step, by the conductor.
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 import httpx
 import orjson
 from httpx_aiohttp import AiohttpTransport
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.stop import stop_base
 
 from checkout.metrics import CallMetrics
+from checkout.orders import Outcome, StepStatus
+from checkout.replies import CallError, MisroutedError, NoSlotError, RefusedError, Reply, TroubleError, judge
 from checkout.settings import Settings
+
+log = logging.getLogger("checkout.clients")
 
 MAX_REPLY_BYTES = 65_536
 # Well below the services' own keep-alive: a connection is never reused while it is being closed.
 KEEP_ALIVE_S = 15.0
 MAX_BACKOFF_S = 2.0
-MAX_REFUSAL_TEXT = 300
-RETRIED_STATUSES = frozenset({408, 425, 429})
-REFUSAL_STATUSES = frozenset({400, 409, 422})
-
-
-class CallError(Exception):
-    """A call that did not succeed; `slug` says why in one word for the step's `last_error`."""
-
-    def __init__(self, slug: str, retry_after_s: float | None = None) -> None:
-        super().__init__(slug)
-        self.slug = slug
-        self.retry_after_s = retry_after_s
-
-
-class TroubleError(CallError):
-    """May pass by itself: called again within the pass."""
-
-
-class MisroutedError(CallError):
-    """Reached something else than the service's route: called again by a later pass only."""
-
-
-class NoSlotError(CallError):
-    """Too many calls to this service are in flight: left to a later pass."""
-
-
-class RefusedError(CallError):
-    """The service said no, by a problem type of its own."""
-
-
-class Reply(BaseModel):
-    """The part of a service's reply that the conductor uses; every reply names the order that it is for."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    order_id: str = Field(exclude=True)
 
 
 @dataclass(frozen=True)
@@ -72,51 +40,17 @@ class Told:
     reply: Reply | None = None
     error: CallError | None = None
 
-
-def judge(service: str, status: int, headers: Mapping[str, str], body: bytes, reply: type[Reply]) -> Reply:
-    """The reply of a call that succeeded. Raises RefusedError, MisroutedError or TroubleError."""
-    if status in (200, 201):
-        return _parse(headers, body, reply)
-    if status in RETRIED_STATUSES or status >= 500:
-        raise TroubleError(f"status-{status}", _retry_after_s(headers))
-    if status in REFUSAL_STATUSES and (slug := _own_problem(service, headers, body)):
-        raise RefusedError(slug)
-    if 200 <= status < 300:
-        raise TroubleError(f"unexpected-status-{status}")
-    raise MisroutedError(f"misrouted-{status}")
-
-
-def _parse(headers: Mapping[str, str], body: bytes, reply: type[Reply]) -> Reply:
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise TroubleError("reply-wrong-content-type")
-    try:
-        document = orjson.loads(body)
-    except ValueError:
-        raise TroubleError("reply-malformed") from None
-    try:
-        return reply.model_validate(document)
-    except ValidationError:
-        raise TroubleError("reply-wrong-shape") from None
-
-
-def _own_problem(service: str, headers: Mapping[str, str], body: bytes) -> str | None:
-    """The slug of the service's own problem type: `…/problems/SERVICE/SLUG`; None for anything else."""
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/problem+json":
-        return None
-    try:
-        document = orjson.loads(body)
-    except ValueError:
-        return None
-    kind = document.get("type") if isinstance(document, dict) else None
-    if not isinstance(kind, str):
-        return None
-    _, found, slug = kind.rpartition(f"/problems/{service}/")
-    return slug[:MAX_REFUSAL_TEXT] if found and slug.replace("-", "").isalnum() else None
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    value = headers.get("retry-after", "")
-    return float(value) if value.isascii() and value.isdigit() and len(value) < 7 else None
+    def outcome(self, order_id: str, step: str) -> Outcome:
+        """What that makes of the step: done, refused, or still pending."""
+        at = datetime.now(UTC)
+        if self.reply is not None:
+            result = self.reply.model_dump(mode="json")
+            return Outcome(order_id, step, StepStatus.SUCCEEDED, at, self.attempts, result=result)
+        assert self.error is not None
+        slug = self.error.slug
+        if isinstance(self.error, RefusedError):
+            return Outcome(order_id, step, StepStatus.FAILED, at, self.attempts, reason=slug)
+        return Outcome(order_id, step, StepStatus.PENDING, at, self.attempts, last_error=slug)
 
 
 class RetryBudget:
@@ -168,6 +102,9 @@ class ServiceClient:
         self._metrics = metrics
         self._slots = asyncio.Semaphore(settings.max_in_flight)
         self._budget = RetryBudget(settings.retry_budget_ratio, settings.retry_budget_floor_per_s)
+        # Told when the service answers again after it did not.
+        self.on_recovery: Callable[[], None] = lambda: None
+        self.failing = False
         self._in_flight = metrics.in_flight.labels(name)
         self._seconds = metrics.seconds.labels(name)
 
@@ -192,6 +129,9 @@ class ServiceClient:
             return await self._retry(error, message)
         except CallError as error:
             return Told(1, error=error)
+        except Exception:  # a fault of ours in one step must not hold up the others
+            log.exception("the conductor failed to call", extra={"to": self.name})
+            return Told(1, error=TroubleError("conductor-error"))
 
     async def _retry(self, first: TroubleError, message: "_Message") -> Told:
         """Go on after a first try that met with trouble: to tenacity, that try is the first attempt."""
@@ -238,17 +178,28 @@ class ServiceClient:
             if result.order_id != message.order_id:
                 raise TroubleError("reply-for-another-order")
             outcome = "succeeded"
+            self._answers(well=True)
             return result
         except CallError as error:
             outcome = error.slug
+            self._answers(well=isinstance(error, RefusedError))
             if isinstance(error, MisroutedError):
                 self._metrics.misrouted.labels(self.name).inc()
+                log.warning(
+                    "misrouted call", extra={"to": self.name, "path": message.path, "error": error.slug}
+                )
             raise
         finally:
             self._slots.release()
             self._in_flight.dec()
             self._metrics.attempts.labels(self.name, outcome).inc()
             self._seconds.observe(time.perf_counter() - started)
+
+    def _answers(self, *, well: bool) -> None:
+        recovered = self.failing and well
+        self.failing = not well
+        if recovered:
+            self.on_recovery()
 
     async def _take_slot(self) -> None:
         if not self._slots.locked():

@@ -6,8 +6,8 @@ These are checkout's own view of three contracts; the services declare theirs, a
 from collections.abc import Mapping
 from typing import Any
 
-from checkout.clients import Reply
 from checkout.orders import Order
+from checkout.replies import Reply
 
 
 class ConfirmationReply(Reply):

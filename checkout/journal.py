@@ -94,10 +94,18 @@ class Journal:
         """Take up to `limit` due orders for `lease_s`."""
         return await self._database.write(lambda c: store.claim(c, limit, lease_s))
 
-    async def make_all_due(self) -> int:
+    async def claim_next(self, lease_s: float) -> list[tuple[Order, Progress]]:
+        """Take the one order that falls due next, before its time."""
+        return await self._database.write(lambda c: store.claim_next(c, lease_s))
+
+    async def make_all_due(self, *, first_passes_too: bool) -> int:
         """Every unfinished order is due now; how many were not yet. In bounded batches."""
+
+        def batch(connection: Connection) -> int:
+            return store.make_due(connection, MAX_DUE_AT_ONCE, first_passes_too=first_passes_too)
+
         total = 0
-        while count := await self._database.write(lambda c: store.make_due(c, MAX_DUE_AT_ONCE)):
+        while count := await self._database.write(batch):
             total += count
         return total
 
@@ -149,7 +157,7 @@ class Journal:
                 raise UnknownOrderError(order_id)
             after = rule(before[order_id], datetime.now(UTC))
             store.replace_progress(connection, before[order_id], after)
-            store.make_due(connection, 1, order_id)
+            store.make_due(connection, 1, order_id=order_id)
 
         await self._database.write(work)
         order, progress = await self.get(order_id)

@@ -5,20 +5,18 @@ concerns. It calls them concurrently and makes their replies its own.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from checkout import commands
-from checkout.clients import RefusedError, Reply, ServiceClient, Told, TroubleError
+from checkout.clients import ServiceClient
 from checkout.journal import Journal
 from checkout.orders import Order, Outcome, Progress, Step, StepStatus, first_progress
 from checkout.passes import Passes
+from checkout.replies import Reply
 from checkout.store import Accepted, Placement
-
-log = logging.getLogger("checkout.orchestration")
 
 # Replies that come within this time of each other share one commit.
 TOGETHER_S = 0.005
@@ -96,24 +94,5 @@ class Orchestration:
                 news.put_nowait(Outcome(order.order_id, step.name, StepStatus.PENDING, now, last_error=slug))
 
         call = CALLS[step.name]
-        client = self.clients[step.name]
-        try:
-            told = await client.tell(call.path, call.command(order), call.reply, not_through_yet)
-        except Exception:  # a fault of ours in one step must not hold up the others
-            log.exception(
-                "the conductor failed to call", extra={"order_id": order.order_id, "step": step.name}
-            )
-            told = Told(0, error=TroubleError("conductor-error"))
-        news.put_nowait(outcome_of(order.order_id, step.name, told))
-
-
-def outcome_of(order_id: str, name: str, told: Told) -> Outcome:
-    """What a call has come to: a reply, a refusal, or trouble, with which the step stays pending."""
-    at = datetime.now(UTC)
-    if told.reply is not None:
-        result = told.reply.model_dump(mode="json")
-        return Outcome(order_id, name, StepStatus.SUCCEEDED, at, told.attempts, result=result)
-    assert told.error is not None
-    if isinstance(told.error, RefusedError):
-        return Outcome(order_id, name, StepStatus.FAILED, at, told.attempts, reason=told.error.slug)
-    return Outcome(order_id, name, StepStatus.PENDING, at, told.attempts, last_error=told.error.slug)
+        told = await self.clients[step.name].tell(call.path, call.command(order), call.reply, not_through_yet)
+        news.put_nowait(told.outcome(order.order_id, step.name))

@@ -44,6 +44,7 @@ class Passes:
         self._settings = settings
         self._metrics = metrics
         self._running: dict[str, set[asyncio.Task[None]]] = {"first": set(), "later": set()}
+        self._orders: set[str] = set()
         self._admitted = 0
         self._closed = False
 
@@ -64,11 +65,14 @@ class Passes:
         return 0 if self._closed else self._settings.max_later_passes - len(self._running["later"])
 
     def start(self, kind: str, order: Order, progress: Progress, perform: Perform) -> None:
-        """Run one pass over an order in the background."""
+        """Run one pass over an order in the background, unless one is running here already."""
+        if order.order_id in self._orders:
+            return
+        self._orders.add(order.order_id)
         task = asyncio.create_task(self._run(order, progress, perform), name=f"pass-{order.order_id}")
         self._running[kind].add(task)
         self._metrics.passes.labels(kind).inc()
-        task.add_done_callback(lambda done: self._ended(kind, done))
+        task.add_done_callback(lambda done: self._ended(kind, order.order_id, done))
 
     async def aclose(self, timeout_s: float) -> None:
         """Let what runs go on for a moment, then stop it: what is unfinished will be resumed."""
@@ -80,7 +84,8 @@ class Passes:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    def _ended(self, kind: str, task: asyncio.Task[None]) -> None:
+    def _ended(self, kind: str, order_id: str, task: asyncio.Task[None]) -> None:
+        self._orders.discard(order_id)
         self._running[kind].discard(task)
         self._metrics.passes.labels(kind).dec()
 

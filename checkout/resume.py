@@ -6,7 +6,8 @@ down. To resume an order is to perform it again; the services know each order id
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from checkout.journal import Journal
 from checkout.passes import Passes, Perform
@@ -14,43 +15,68 @@ from checkout.settings import Settings
 
 log = logging.getLogger("checkout.resume")
 
+TRIAL_EVERY_S = 2.0
+
 
 class Resumer:
-    """Claims due orders and runs later passes over them, a bounded number at a time."""
+    """Claims due orders and runs later passes over them, a bounded number at a time.
+
+    While a service is failing, one waiting order is tried every few seconds before its time; once the service
+    answers, all that wait are due, so that none sits out a long pause for nothing.
+    """
 
     def __init__(
-        self, journal: Journal, passes: Passes, performers: Mapping[str, Perform], settings: Settings
+        self,
+        journal: Journal,
+        passes: Passes,
+        performers: Mapping[str, Perform],
+        settings: Settings,
+        is_failing: Callable[[], bool],
     ) -> None:
         self._journal = journal
         self._passes = passes
         self._performers = performers
         self._settings = settings
+        self._is_failing = is_failing
         self._kicked = asyncio.Event()
+        self._recovered = False
+        self._trial_due_at = 0.0
+        self._release_due_at = 0.0
 
     def kick(self) -> None:
         """Something has just fallen due: look at once."""
         self._kicked.set()
 
-    async def run(self, *, everything_is_due: bool) -> None:
-        """For ever. `everything_is_due`: nobody else serves this journal, so nobody else holds a lease."""
+    def recovered(self) -> None:
+        """A service that was failing has answered: what waits may be taken up."""
+        self._recovered = True
+        self._kicked.set()
+
+    async def run(self) -> None:
+        """For ever: take up what is due, and pause where nothing is."""
         while True:
             try:
-                if everything_is_due:
-                    count = await self._journal.make_all_due()
-                    log.info("unfinished orders found at start", extra={"count": count})
-                    everything_is_due = False
-                taken = await self._take()
+                taken = await self._round()
             except Exception:
                 log.warning("cannot look for unfinished orders", exc_info=True)
                 taken = 0
             if not taken:
                 await self._pause()
 
-    async def _take(self) -> int:
+    async def _round(self) -> int:
+        now = time.monotonic()
+        if self._recovered and now >= self._release_due_at:
+            self._recovered = False
+            self._release_due_at = now + TRIAL_EVERY_S
+            count = await self._journal.make_all_due(first_passes_too=False)
+            log.info("a service is back: waiting orders are due", extra={"count": count})
         room = self._passes.room()
         if room <= 0:
             return 0
         claimed = await self._journal.claim(room, self._settings.lease_s)
+        if not claimed and self._is_failing() and now >= self._trial_due_at:
+            self._trial_due_at = now + TRIAL_EVERY_S
+            claimed = await self._journal.claim_next(self._settings.lease_s)
         for order, progress in claimed:
             self._passes.start("later", order, progress, self._performers[order.style])
         return len(claimed)

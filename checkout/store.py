@@ -5,7 +5,7 @@ The row is the outbox too: `resume_after` (seconds since 1970, by the database's
 may take an unfinished order up; claiming it is moving that time.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -13,15 +13,8 @@ from typing import Any
 
 import orjson
 from sqlalchemy import (
-    BigInteger,
-    Column,
     Connection,
     Float,
-    Integer,
-    MetaData,
-    Row,
-    Table,
-    Text,
     bindparam,
     func,
     select,
@@ -29,40 +22,10 @@ from sqlalchemy import (
     update,
 )
 
-from checkout.orders import Order, OrderStatus, Outcome, Progress, Step, StepStatus, advance
+from checkout.orders import Order, OrderStatus, Outcome, Progress, advance
+from checkout.tables import PROGRESS, order_in, orders, progress_in, steps_json
 from servicekit.crashpoints import reach
-from servicekit.db import Instant, epoch_now, insert_for
-
-metadata = MetaData()
-
-orders = Table(
-    "orders",
-    metadata,
-    Column("order_id", Text, primary_key=True),
-    Column("style", Text, nullable=False),
-    Column("caller", Text, nullable=False),
-    Column("idempotency_key", Text),
-    Column("fingerprint", Text),
-    Column("currency", Text, nullable=False),
-    Column("total_minor", BigInteger, nullable=False),
-    Column("details", Text, nullable=False),
-    Column("accepted_at", Instant, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("steps", Text, nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("completed_at", Instant),
-    Column("resume_after", Float(53), nullable=False),
-    Column("passes", Integer, nullable=False),
-)
-
-PROGRESS: tuple[Column[Any], ...] = (
-    orders.c.order_id,
-    orders.c.status,
-    orders.c.steps,
-    orders.c.version,
-    orders.c.completed_at,
-    orders.c.passes,
-)
+from servicekit.db import epoch_now, insert_for
 
 
 class StaleProgressError(Exception):
@@ -164,7 +127,7 @@ def progress_of(
     """The progress of these orders, by id. `lock` keeps other transactions from changing them."""
     query = select(*PROGRESS).where(orders.c.order_id.in_(sorted(order_ids))).order_by(orders.c.order_id)
     rows = connection.execute(query.with_for_update() if lock else query)
-    return {row.order_id: _progress(row) for row in rows}
+    return {row.order_id: progress_in(row) for row in rows}
 
 
 def versions_of(connection: Connection, order_ids: Iterable[str]) -> dict[str, int]:
@@ -176,7 +139,7 @@ def versions_of(connection: Connection, order_ids: Iterable[str]) -> dict[str, i
 def load(connection: Connection, order_ids: Sequence[str]) -> list[tuple[Order, Progress]]:
     """Whole orders with their progress, in the given order; unknown ids are left out."""
     rows = connection.execute(select(orders).where(orders.c.order_id.in_(order_ids)))
-    found = {row.order_id: (_order(row), _progress(row)) for row in rows}
+    found = {row.order_id: (order_in(row), progress_in(row)) for row in rows}
     return [found[order_id] for order_id in order_ids if order_id in found]
 
 
@@ -206,7 +169,7 @@ def page(
     if accepted_before is not None:
         query = query.where(orders.c.accepted_at <= accepted_before)
     rows = connection.execute(query.order_by(orders.c.order_id).limit(limit))
-    return [(_order(row), _progress(row)) for row in rows]
+    return [(order_in(row), progress_in(row)) for row in rows]
 
 
 def claim(connection: Connection, limit: int, lease_s: float) -> list[tuple[Order, Progress]]:
@@ -220,13 +183,19 @@ def claim(connection: Connection, limit: int, lease_s: float) -> list[tuple[Orde
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    claimed = connection.scalars(due).all()
-    if not claimed:
-        return []
-    connection.execute(
-        update(orders).where(orders.c.order_id.in_(claimed)).values(resume_after=epoch_now() + lease_s)
+    return _take(connection, connection.scalars(due).all(), lease_s)
+
+
+def claim_next(connection: Connection, lease_s: float) -> list[tuple[Order, Progress]]:
+    """Take the order that falls due next, before its time: to try whether a service is back."""
+    waiting = (
+        select(orders.c.order_id)
+        .where(orders.c.status == OrderStatus.IN_PROGRESS.value, orders.c.passes > 0)
+        .order_by(orders.c.resume_after)
+        .limit(1)
+        .with_for_update(skip_locked=True)
     )
-    return load(connection, claimed)
+    return _take(connection, connection.scalars(waiting).all(), lease_s)
 
 
 def end_passes(connection: Connection, delays: Sequence[tuple[str, float]]) -> list[None]:
@@ -235,18 +204,20 @@ def end_passes(connection: Connection, delays: Sequence[tuple[str, float]]) -> l
     return [None] * len(delays)
 
 
-def make_due(connection: Connection, limit: int, order_id: str | None = None) -> int:
+def make_due(
+    connection: Connection, limit: int, *, order_id: str | None = None, first_passes_too: bool = True
+) -> int:
     """Make unfinished orders due at once, at most `limit` of those that wait; how many there were."""
     waiting = select(orders.c.order_id).where(
         orders.c.status == OrderStatus.IN_PROGRESS.value, orders.c.resume_after > epoch_now()
     )
+    if not first_passes_too:
+        waiting = waiting.where(orders.c.passes > 0)
     if order_id is not None:
         waiting = waiting.where(orders.c.order_id == order_id)
     ids = connection.scalars(waiting.limit(limit).with_for_update(skip_locked=True)).all()
     if ids:
-        connection.execute(
-            update(orders).where(orders.c.order_id.in_(ids)).values(resume_after=epoch_now(), passes=0)
-        )
+        connection.execute(update(orders).where(orders.c.order_id.in_(ids)).values(resume_after=epoch_now()))
     return len(ids)
 
 
@@ -260,13 +231,21 @@ def census(connection: Connection) -> tuple[dict[str, int], datetime | None]:
     return {row[0]: row[1] for row in counted}, oldest
 
 
+def _take(connection: Connection, order_ids: Sequence[str], lease_s: float) -> list[tuple[Order, Progress]]:
+    if not order_ids:
+        return []
+    leased = update(orders).where(orders.c.order_id.in_(order_ids))
+    connection.execute(leased.values(resume_after=epoch_now() + lease_s))
+    return load(connection, order_ids)
+
+
 def _write(connection: Connection, replaced: Sequence[tuple[Progress, Progress]]) -> None:
     rows = [
         {
             "key": after.order_id,
             "seen": before.version,
             "status": after.status.value,
-            "steps": _steps_json(after),
+            "steps": steps_json(after),
             "version": after.version,
             "completed_at": after.completed_at,
         }
@@ -304,45 +283,9 @@ def _order_row(placement: Placement) -> dict[str, Any]:
         "details": orjson.dumps(details).decode(),
         "accepted_at": order.accepted_at,
         "status": placement.progress.status.value,
-        "steps": _steps_json(placement.progress),
+        "steps": steps_json(placement.progress),
         "version": placement.progress.version,
         "completed_at": placement.progress.completed_at,
         "passes": 0,
         "lease_s": placement.lease_s,
     }
-
-
-def _order(row: Row[Any]) -> Order:
-    return Order(
-        order_id=row.order_id,
-        style=row.style,
-        caller=row.caller,
-        currency=row.currency,
-        total_minor=row.total_minor,
-        accepted_at=row.accepted_at,
-        **orjson.loads(row.details),
-    )
-
-
-def _progress(row: Row[Any]) -> Progress:
-    steps = {step["name"]: _step(step) for step in orjson.loads(row.steps)}
-    return Progress(row.order_id, OrderStatus(row.status), steps, row.version, row.completed_at, row.passes)
-
-
-def _steps_json(progress: Progress) -> str:
-    return orjson.dumps(list(progress.steps.values())).decode()
-
-
-def _step(step: Mapping[str, Any]) -> Step:
-    return Step(
-        **{
-            **step,
-            "status": StepStatus(step["status"]),
-            "since": _instant(step["since"]),
-            "finished_at": _instant(step["finished_at"]),
-        }
-    )
-
-
-def _instant(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
