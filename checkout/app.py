@@ -17,7 +17,7 @@ from checkout.schemas import Checkout, CheckoutRequest, represent, to_json
 from checkout.store import Accepted
 from servicekit.auth import Caller
 from servicekit.problems import ProblemError
-from servicekit.web import answers, create_service_app
+from servicekit.web import OPTIONAL_BEARER, answers, create_service_app
 
 RETRY_AFTER_S = 1
 EXPOSED_HEADERS = ("Location", "Preference-Applied", "Retry-After", "Idempotency-Replayed")
@@ -67,6 +67,7 @@ def _add_placing(app: FastAPI, deps: Deps) -> None:
     @app.post(
         "/checkouts",
         operation_id="place_order",
+        openapi_extra=OPTIONAL_BEARER,
         status_code=201,
         response_class=Response,
         responses={
@@ -108,7 +109,7 @@ def _add_placing(app: FastAPI, deps: Deps) -> None:
             raise ProblemError("idempotency-key-reused", detail)
         deps.order_metrics.replayed.inc()
         wait_s = preferences.wait_or(deps.settings.default_wait_s)
-        order, progress = await _watched(deps, accepted.order_id, wait_s)
+        order, progress = await _watched(deps, accepted.order_id, caller, wait_s)
         return _accepted(order, progress, preferences, replayed=True)
 
 
@@ -131,6 +132,7 @@ def _add_reading(app: FastAPI, deps: Deps) -> None:
     @app.get(
         "/checkouts/{order_id}",
         operation_id="get_order",
+        openapi_extra=OPTIONAL_BEARER,
         response_class=Response,
         responses={
             200: {"model": Checkout, "description": "The order"},
@@ -149,18 +151,17 @@ def _add_reading(app: FastAPI, deps: Deps) -> None:
     ) -> Response:
         """One order; with `Prefer: wait=N` once its steps are final, or after N seconds."""
         preferences = parse_preferences(request.headers.getlist("prefer"))
-        await find_order(deps, order_id, caller)
-        order, progress = await _watched(deps, order_id, preferences.wait_or(0))
+        order, progress = await _watched(deps, order_id, caller, preferences.wait_or(0))
         headers = {} if progress.is_final else {"Retry-After": str(RETRY_AFTER_S)}
         if applied := preferences.applied(answered_early=False):
             headers["Preference-Applied"] = applied
         return Response(to_json(represent(order, progress)), 200, headers, "application/json")
 
 
-async def _watched(deps: Deps, order_id: str, wait_s: float) -> tuple[Order, Progress]:
+async def _watched(deps: Deps, order_id: str, caller: Caller, wait_s: float) -> tuple[Order, Progress]:
     # Register first, then read, so that nothing falls in between.
     with deps.watchers.watching(order_id) as watch:
-        order, progress = await deps.journal.get(order_id)
+        order, progress = await find_order(deps, order_id, caller)
         watch.tell(progress)
         return order, await watch.final(wait_s)
 

@@ -12,10 +12,10 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 
 from checkout.deps import Deps, OrderId, find_order
 from checkout.orders import Order, Progress
-from checkout.schemas import represent, to_json
+from checkout.schemas import EXAMPLE, represent, to_json
 from servicekit.auth import Caller
 from servicekit.problems import ProblemError
-from servicekit.web import answers
+from servicekit.web import OPTIONAL_BEARER, answers
 
 HEARTBEAT_S = 15.0
 RECONNECT_MS = 1_000
@@ -28,7 +28,12 @@ def add_event_stream(app: FastAPI, deps: Deps) -> None:
     documented: dict[int | str, dict[str, Any]] = {
         200: {
             "description": "A stream of events `progress`, the last one `final`; data: the representation",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {
+                "text/event-stream": {
+                    "schema": {"type": "string"},
+                    "example": f"event: final\nid: 2\ndata: {to_json(EXAMPLE).decode()}\n\n",
+                }
+            },
         },
         204: {"description": "The client has seen the final event already"},
         **answers(
@@ -43,6 +48,7 @@ def add_event_stream(app: FastAPI, deps: Deps) -> None:
         operation_id="follow_order",
         response_class=Response,
         responses=documented,
+        openapi_extra=OPTIONAL_BEARER,
     )
     async def follow_order(
         order_id: OrderId,

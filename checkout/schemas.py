@@ -166,6 +166,8 @@ class Checkout(_Strict):
 class CheckoutPage(BaseModel):
     """Orders, oldest first; `next` is the cursor of the following page, or null."""
 
+    model_config = ConfigDict(json_schema_extra={"example": {"checkouts": [EXAMPLE], "next": None}})
+
     checkouts: list[Checkout]
     next: str | None
 

@@ -31,6 +31,8 @@ MAX_ERRORS = 100
 MAX_POINTER = 200
 BEARER: dict[str, Any] = {"security": [{"bearer": []}]}
 """Give it to a route as `openapi_extra`: the document then says that the route wants a token."""
+OPTIONAL_BEARER: dict[str, Any] = {"security": [{}, {"bearer": []}]}
+"""The same for a route that may be open, if the service's settings say so."""
 
 
 @dataclass
@@ -70,7 +72,10 @@ def create_service_app(
     settings: ServiceSettings,
 ) -> FastAPI:
     """A FastAPI application with the common routes and bounds; it needs no lifespan."""
-    app = FastAPIOffline(title=title, description=description, version=version, redoc_url=None)
+    # No redirects for a slash too many: they would name whatever host the client claimed.
+    app = FastAPIOffline(
+        title=title, description=description, version=version, redoc_url=None, redirect_slashes=False
+    )
     _answer_with_problems(app, catalogue)
     _add_common_routes(app, catalogue, metrics, health)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
