@@ -156,7 +156,20 @@ class Database:
         return await self._on(self._read_threads, lambda: self._query(query))
 
     async def _on(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(threads, call))
+        # Leaner than run_in_executor, which chains two futures; and a cancelled caller stops nothing here.
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def run() -> None:
+            try:
+                result = call()
+            except BaseException as exc:
+                loop.call_soon_threadsafe(_fail, done, exc)
+            else:
+                loop.call_soon_threadsafe(_finish, done, result)
+
+        threads.submit(run)
+        return await done
 
     def _query(self, query: Callable[[Connection], T]) -> T:
         try:
@@ -227,6 +240,16 @@ class Database:
                 if time.monotonic() >= deadline:
                     raise StorageUnavailableError(f"{path} is served by another process: stop it") from None
                 time.sleep(0.05)
+
+
+def _finish(future: asyncio.Future[T], result: T) -> None:
+    if not future.done():  # else its caller was cancelled
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[T], exc: BaseException) -> None:
+    if not future.done():
+        future.set_exception(exc)
 
 
 def _one_by_one(

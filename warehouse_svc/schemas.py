@@ -4,9 +4,9 @@ A command may carry more than is declared here: the service reads only what it n
 """
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from servicekit.fields import NO_CONTROL_CHARACTERS, line_of_text
 from warehouse_svc.stock import MAX_ON_HAND
@@ -19,6 +19,14 @@ OptionalLine = (
     Annotated[str, StringConstraints(strip_whitespace=True, max_length=200, pattern=NO_CONTROL_CHARACTERS)]
     | None
 )
+
+
+def _whole(value: Any) -> Any:
+    # JSON knows one kind of number: 2.0 is as whole as 2. Strings and booleans are not numbers.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
 State = Literal["backordered", "preparing", "packed", "shipped", "delivered"]
 
 
@@ -28,7 +36,7 @@ class Line(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     sku: Sku
-    quantity: Annotated[int, Field(ge=1, le=10_000, strict=True)]
+    quantity: Annotated[int, Field(ge=1, le=10_000, strict=True), Whole]
 
 
 class Address(BaseModel):
@@ -110,7 +118,7 @@ class Stock(BaseModel):
 class SetStock(BaseModel):
     """What is really there, in units, allocated goods included."""
 
-    on_hand: Annotated[int, Field(ge=0, le=MAX_ON_HAND, strict=True)]
+    on_hand: Annotated[int, Field(ge=0, le=MAX_ON_HAND, strict=True), Whole]
 
 
 class Restocked(Stock):

@@ -8,6 +8,7 @@ The generator's own ceiling is measured in the same run, so that nobody takes th
 
 import asyncio
 import signal
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ CEILING = "ceiling"  # the generator against the stub itself
 START_TIMEOUT_S = 20.0
 SLOWEST_MACHINE_S = 10.0  # on top of a plan's own bounds, before the generator counts as dead
 LEAST_HEADROOM = 2.0
+QUIET_CPU_SHARE = 0.1  # of one core: above it, the intervals grow with what else the machine is doing
 
 GOALS = {
     ("throughput", 16): Goal("at_least", 0.6),
@@ -94,6 +96,13 @@ class Outcome:
     figures: list[Figure]
     headrooms: list[Headroom]
     ledger: Ledger
+
+    @property
+    def others_cpu_share(self) -> float:
+        """The share of one core that processes foreign to the bench used, median over the measurements."""
+        return statistics.median(
+            m.cpu_s["others"] / m.measured_s for m in self.measurements if m.arm != CEILING
+        )
 
     @property
     def reached(self) -> bool:

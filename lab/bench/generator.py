@@ -51,7 +51,7 @@ class Measurement:
     included.
 
     `rate` is completions a second within the measured time; latencies are in ms, of orders sent within it;
-    `cpu_s` is CPU seconds spent within it, by process, the generator's own among them.
+    `cpu_s` is CPU seconds spent within it: by the plan's processes, the `generator`, all `others` together.
     """
 
     arm: str
@@ -176,11 +176,15 @@ class Client(asyncio.Protocol):
 
 
 def cpu_seconds(processes: dict[str, int]) -> dict[str, float]:
-    """User and system CPU time of each process so far, with all its threads, in seconds."""
+    """CPU seconds so far of each process, with all its threads, and of all `others` of the machine."""
     spent = {}
     for name, pid in processes.items():
         times = psutil.Process(pid).cpu_times()
         spent[name] = times.user + times.system
+    machine = psutil.cpu_times()._asdict()
+    # Linux counts guests' time as user time too; stolen time stays in: it is missing here all the same.
+    unused = sum(machine.get(name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
+    spent["others"] = sum(machine.values()) - unused - sum(spent.values())
     return spent
 
 
@@ -217,7 +221,7 @@ async def measure(plan: Plan, orders: Sequence[PreparedOrder], seen: set[str]) -
         measured_s=plan.measured_s,
         rate=tally.measured / plan.measured_s,
         latency_ms={name: percentile(ordered, share) for name, share in shares.items()} if ordered else {},
-        cpu_s={name: after[name] - before[name] for name in processes},
+        cpu_s={name: max(after[name] - before[name], 0.0) for name in after},
     )
 
 

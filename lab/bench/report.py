@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lab.bench.arms import ARMS
-from lab.bench.comparison import LEAST_HEADROOM, Figure, Headroom, Outcome
+from lab.bench.comparison import LEAST_HEADROOM, QUIET_CPU_SHARE, Figure, Headroom, Outcome
 from lab.bench.generator import Measurement
 from lab.bench.stub import SERVICES
 
@@ -26,6 +26,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "medians": [asdict(row) for row in summarise(outcome)],
         "figures": [{**asdict(figure), "line": sentence(figure)} for figure in outcome.figures],
         "generator": [{**asdict(each), "enough": each.enough} for each in outcome.headrooms],
+        "others_cpu_share": outcome.others_cpu_share,
         "ledger": outcome.ledger.as_json(),
         "measurements": [asdict(measurement) for measurement in outcome.measurements],
     }
@@ -38,6 +39,9 @@ def show(outcome: Outcome, console: Console) -> None:
         _say(console, sentence(figure), _style(figure))
     for each in outcome.headrooms:
         _say(console, proof(each), None if each.enough else "bold yellow")
+    share = outcome.others_cpu_share
+    if share > QUIET_CPU_SHARE:
+        _say(console, f"the machine was not quiet: other processes used {share:.0%} of a core", "bold yellow")
     for line in _ledger(outcome):
         _say(console, line, None if outcome.ledger.balances else "bold red")
     for line in _setting(outcome):

@@ -56,7 +56,8 @@ class FakeTime:
 
 @dataclass
 class FakeSystem:
-    """Orders by id, effects by service; `trouble` strikes one request each, `looks` delays completion."""
+    """Orders by id, effects by service. `trouble` strikes one request each; new orders are in progress for
+    as many `looks`, with `pending` steps."""
 
     system: System
     orders: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -69,6 +70,7 @@ class FakeSystem:
     refuse: Callable[[dict[str, Any]], bool] = lambda order: False
     before: Callable[[httpx.Request], None] = lambda request: None
     looks: int = 0
+    pending: dict[str, dict[str, Any]] = field(default_factory=dict)
     page_size: int = 2
     keys: dict[str, str] = field(default_factory=dict)
     requests: list[httpx.Request] = field(default_factory=list)
@@ -158,6 +160,7 @@ class FakeSystem:
             replayed = {"Idempotency-Replayed": "true"}
             return httpx.Response(201, json=self.orders[self.keys[key]], headers=replayed)
         order_id = self.add(member=body["customer"]["rewards_member"])
+        self.orders[order_id]["steps"] |= self.pending
         self.keys[key] = order_id
         if self.looks:
             self.orders[order_id] |= {"status": "in_progress", "completed_at": None, "looks": self.looks}

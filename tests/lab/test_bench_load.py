@@ -111,7 +111,8 @@ async def test_the_generator_gets_an_answer_for_every_order_it_sends() -> None:
     assert found.orders == len(seen)
     assert 0 < found.members <= found.orders
     assert 0 < found.latency_ms["p50"] <= found.latency_ms["p99"] <= found.latency_ms["max"]
-    assert "generator" in found.cpu_s
+    assert set(found.cpu_s) == {"generator", "others"}
+    assert all(spent >= 0 for spent in found.cpu_s.values())
 
 
 class Peculiar(asyncio.Protocol):

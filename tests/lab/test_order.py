@@ -326,6 +326,34 @@ def test_one_order_prints_its_steps_and_what_to_do_next(fake: FakeSystem) -> Non
     assert "duet audit" in result.output
 
 
+def test_an_order_that_is_still_waiting_says_for_what(fake: FakeSystem) -> None:
+    fake.looks = 10_000
+    fake.pending = {
+        "warehouse": {"status": "pending", "attempts": 2, "last_error": "timeout", "since": "now"}
+    }
+    result = run_command(order, fake, "order", "--wait", "0")
+    assert result.exit_code == 0, result.output
+    assert "1 in progress" in result.output
+    assert "order-0001 goes on, waiting for warehouse (timeout since now)" in result.output
+
+
+def test_hostile_text_of_a_service_reaches_the_terminal_without_its_escapes(fake: FakeSystem) -> None:
+    fake.looks = 10_000
+    fake.pending = {"email": {"status": "failed", "attempts": 1, "reason": "\x1b[2J[red]gone\nfake line"}}
+    result = run_command(order, fake, "order", "--wait", "0")
+    assert "\x1b" not in result.output
+    assert "[red]gone fake line" in result.output
+
+
+def test_the_last_line_is_the_audit_that_checks_these_orders(fake: FakeSystem, tmp_path: Path) -> None:
+    file = tmp_path / "my ids"
+    result = run_command(order, fake, "order", "--accepted", str(file))
+    assert result.output.splitlines()[-1] == (
+        f"check with: duet audit --port-base 8000 --wait 60 --accepted '{file}'"
+    )
+    assert read_lines(file) == ["order-0001"]
+
+
 def test_without_membership_the_rewards_step_is_skipped(fake: FakeSystem) -> None:
     result = run_command(order, fake, "order", "--no-member")
     assert "order-0001 rewards skipped the customer has not joined rewards" in result.output

@@ -163,10 +163,18 @@ async def test_a_bad_field_is_named_by_its_pointer(
     assert [error["pointer"] for error in reply.json()["errors"]] == [pointer]
 
 
-@pytest.mark.parametrize("on_hand", [-1, 1_000_000_001, 2**63, "5", 1.5, None])
+@pytest.mark.parametrize("on_hand", [-1, 1_000_000_001, 2**63, 1e300, "5", 1.5, True, None])
 async def test_an_on_hand_quantity_out_of_range_is_refused(client: httpx.AsyncClient, on_hand: Any) -> None:
     reply = await client.put("/stock/BOOK-1", json={"on_hand": on_hand}, headers=OPERATOR)
     assert (reply.status_code, reply.json()["errors"][0]["pointer"]) == (422, "#/on_hand")
+
+
+async def test_a_whole_number_may_be_written_with_a_fraction_of_zero(client: httpx.AsyncClient) -> None:
+    for status in (201, 200):
+        command = COMMAND | {"lines": [{"sku": "BOOK-1", "quantity": 2.0}]}
+        assert (await client.post("/shipments", json=command, headers=CONDUCTOR)).status_code == status
+        reply = await client.put("/stock/BOOK-1", json={"on_hand": 5.0}, headers=OPERATOR)
+        assert (reply.json()["on_hand"], reply.json()["allocated"]) == (5, 2)
 
 
 async def test_each_rule_that_is_broken_has_a_problem_type_with_a_page(client: httpx.AsyncClient) -> None:
