@@ -172,15 +172,18 @@ class Database:
         return await done
 
     def _query(self, query: Callable[[Connection], T]) -> T:
-        try:
-            connection = self._connection(self._reader)
-            with connection.begin():
-                return query(connection)
-        except Exception as exc:
-            if is_trouble(exc):
+        for attempt in (1, 2):  # the first may meet a connection that has died since it was last used
+            try:
+                connection = self._connection(self._reader)
+                with connection.begin():
+                    return query(connection)
+            except Exception as exc:
+                if not is_trouble(exc):
+                    raise
                 self._let_go()
-                raise StorageUnavailableError(_first_line(exc)) from exc
-            raise
+                if attempt == 2:
+                    raise StorageUnavailableError(_first_line(exc)) from exc
+        raise AssertionError("unreachable")
 
     def _batch(
         self, perform: Callable[[Connection, Sequence[T]], Sequence[R]], items: Sequence[T]
@@ -189,9 +192,7 @@ class Database:
             return self._transact(lambda connection: perform(connection, items))
         except StorageUnavailableError:
             raise
-        except Exception as exc:  # an item's fault: find out whose
-            if len(items) == 1:
-                return [exc]
+        except Exception:  # an item's fault, or a race with another process: find out
             return self._transact(lambda connection: _one_by_one(connection, perform, items))
 
     def _transact(self, work: Callable[[Connection], T]) -> T:
@@ -238,6 +239,7 @@ class Database:
                 return
             except BlockingIOError:
                 if time.monotonic() >= deadline:
+                    self._resources.close()
                     raise StorageUnavailableError(f"{path} is served by another process: stop it") from None
                 time.sleep(0.05)
 

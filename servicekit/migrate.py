@@ -10,12 +10,15 @@ import fcntl
 import os
 import re
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-from sqlalchemy import Connection, Engine, create_engine, inspect, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import DBAPIError
 
 from servicekit.settings import EXIT_BAD_SETTINGS
 
@@ -53,7 +56,11 @@ def current_version(database_url: str) -> str | None:
 
 async def ensure_migrated(package: Path, prefix: str, database_url: str) -> None:
     """Migrate in a child process if the schema is behind. Raises MigrationError with the child's words."""
-    if await asyncio.to_thread(current_version, database_url) == newest_version(package):
+    try:
+        current = await asyncio.to_thread(current_version, database_url)
+    except DBAPIError as exc:
+        raise MigrationError(f"{package.name}: cannot read the database's version: {exc.orig}") from exc
+    if current == newest_version(package):
         return
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -69,6 +76,7 @@ async def ensure_migrated(package: Path, prefix: str, database_url: str) -> None
             output, _ = await child.communicate()
     except TimeoutError:
         child.kill()
+        await child.wait()
         raise MigrationError(f"{package.name}: no end after {MIGRATION_TIMEOUT_S} s") from None
     if child.returncode != 0:
         raise MigrationError(output.decode(errors="replace").strip())
@@ -87,12 +95,21 @@ def migrate(package: Path, database_url: str) -> None:
     config.set_main_option("version_locations", str(package / "migrations").replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
     engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        _begin_ourselves(engine)
     try:
         with _locked(engine) as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "heads")
     finally:
         engine.dispose()
+
+
+def _begin_ourselves(engine: Engine) -> None:
+    # Python's sqlite3 begins no transaction for DDL: a migration that is killed would leave half a schema.
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 @contextmanager
@@ -110,10 +127,22 @@ def _locked(engine: Engine) -> Iterator[Connection]:
                 connection.commit()
         return
     with open(f"{engine.url.database}.migrate.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _wait_for(lock)
         with engine.connect() as connection:
             yield connection
             connection.commit()
+
+
+def _wait_for(lock: IO[str]) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise MigrationError(f"another migration holds {lock.name}") from None
+            time.sleep(0.05)
 
 
 def _main(names: list[str]) -> int:

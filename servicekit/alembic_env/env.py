@@ -3,6 +3,7 @@
 from alembic import context
 
 connection = context.config.attributes["connection"]
-context.configure(connection=connection, transaction_per_migration=True)
+# Alembic takes SQLite for an engine without transactional DDL; it has it, once we say BEGIN ourselves.
+context.configure(connection=connection, transaction_per_migration=True, transactional_ddl=True)
 with context.begin_transaction():
     context.run_migrations()
