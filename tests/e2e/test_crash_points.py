@@ -1,0 +1,57 @@
+"""Each named crash point once: the process dies just there by SIGKILL, under load, and the ledger balances.
+
+The points are those that the code names (`reach("...")`), so that a new one is tested without a word here.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.system import RESUME_SOON, ROOT, SERVICES, LiveSystem, eventually, live_system
+
+POINT = re.compile(r"""\breach\(["']([\w.-]+)["']\)""")
+
+
+def points_in_the_code() -> list[str]:
+    """All named points, such as `email.after-send`."""
+    sources = (path for package in ROOT.glob("*/service.toml") for path in package.parent.rglob("*.py"))
+    return sorted({point for source in sources for point in POINT.findall(source.read_text())})
+
+
+POINTS = points_in_the_code()
+
+
+@pytest.fixture(scope="module")
+def armed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSystem]:
+    """A system whose services watch for `crash-NAME` beside its data, and resume soon."""
+    folder = tmp_path_factory.mktemp("armed")
+    files = {f"{name.upper()}_CRASH_FILE": str(folder / f"crash-{name}") for name in SERVICES}
+    with live_system(folder, RESUME_SOON | files) as system:
+        yield system
+
+
+def test_every_service_has_crash_points_before_and_after_its_commit() -> None:
+    for name in SERVICES:
+        moments = {point.partition(".")[2].partition("-")[0] for point in POINTS if point.startswith(f"{name}.")}
+        assert moments >= {"before", "after"}, name
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_crash_just_there_loses_nothing_and_repeats_nothing(armed: LiveSystem, point: str) -> None:
+    name = point.partition(".")[0]
+    victim = armed.wait_ready()[name]["pid"]
+    crash_file = armed.data.parent / f"crash-{name}"
+    with armed.orders(count=8, rate=10) as orders:
+        _arm(crash_file, point)
+        eventually(lambda: not crash_file.exists(), 20, f"{point} is reached")
+        armed.wait_ready(name, but=victim)
+        assert orders.finish()["completed"] == 8
+    armed.audit()
+
+
+def _arm(crash_file: Path, point: str) -> None:
+    draft = crash_file.with_suffix(".tmp")
+    draft.write_text(point)
+    draft.replace(crash_file)  # whole at once: the services read it all the time

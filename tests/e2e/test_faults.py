@@ -1,0 +1,221 @@
+"""A service down, frozen or without its database, replies lost after the commit, SIGTERM under load.
+
+None of them may fail a step or lose an order; each must be seen in the order's representation while it lasts,
+and be made good afterwards without anybody's help.
+"""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from lab.system import make_environment
+from tests.support.cutting_proxy import cutting_proxy
+from tests.support.system import ORDER, RESUME_SOON, ROOT, STOP_S, LiveSystem, eventually, live_system
+
+SERVICES_CALLED = ("email", "warehouse", "rewards")
+Fault = Callable[[LiveSystem, str], Any]
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSystem]:
+    """One system for all faults: each test leaves it as it was."""
+    quick = {**RESUME_SOON, "CHECKOUT_CALL_TIMEOUT_S": "0.5", "CHECKOUT_DATABASE_TIMEOUT_S": "1"}
+    with live_system(tmp_path_factory.mktemp("faults"), quick) as system:
+        yield system
+
+
+@contextmanager
+def _stopped(system: LiveSystem, name: str) -> Iterator[None]:
+    system.duet("stop", name)
+    try:
+        yield
+    finally:
+        system.duet("start", name)
+
+
+@contextmanager
+def _paused(system: LiveSystem, name: str) -> Iterator[None]:
+    system.duet("pause", name)
+    try:
+        yield
+    finally:
+        system.duet("resume", name)
+
+
+@contextmanager
+def _locked(system: LiveSystem, name: str) -> Iterator[None]:
+    """Hold the database's write lock, as a backup or a person with a shell would."""
+    file = system.lab.database_file(name)
+    with closing(sqlite3.connect(file, isolation_level=None, timeout=10)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("name", SERVICES_CALLED)
+@pytest.mark.parametrize(
+    ("fault", "slugs"),
+    [
+        (_stopped, {"unreachable", "connection-lost"}),
+        (_paused, {"timeout"}),
+        (_locked, {"timeout", "storage-unavailable"}),
+    ],
+    ids=["down", "frozen", "locked out of its database"],
+)
+def test_a_service_in_trouble_delays_its_own_step_only_and_for_no_longer_than_the_trouble(
+    system: LiveSystem, name: str, fault: Fault, slugs: set[str]
+) -> None:
+    system.wait_ready()
+    with system.client("checkout") as checkout:
+        with fault(system, name):
+            placed = _place(checkout, wait_s=3)
+            assert placed.status_code == 202, placed.text
+            assert placed.headers["Retry-After"]
+            order_id = placed.json()["order_id"]
+            order = eventually(
+                lambda: _with_last_error(checkout, order_id, name), 15, f"the order shows {name}'s trouble"
+            )
+            others = {other: order["steps"][other]["status"] for other in SERVICES_CALLED if other != name}
+            assert set(others.values()) == {"succeeded"}, order
+            assert order["status"] == "in_progress"
+            assert order["steps"][name]["status"] == "pending"
+            assert order["steps"][name]["since"]
+            assert order["steps"][name]["last_error"] in slugs, order
+        done = _until_completed(checkout, order_id)
+        assert done["steps"][name]["status"] == "succeeded"
+        assert "last_error" not in done["steps"][name]
+    system.audit()
+
+
+def test_with_its_own_database_locked_checkout_says_503_and_accepts_nothing(system: LiveSystem) -> None:
+    system.wait_ready()
+    with system.client("checkout") as checkout:
+        before = _place(checkout).json()["order_id"]
+        key = str(uuid.uuid4())
+        with _locked(system, "checkout"):
+            refused = _place(checkout, key=key)
+            assert refused.status_code == 503
+            assert refused.headers["Retry-After"]
+            assert refused.headers["Content-Type"] == "application/problem+json"
+            assert refused.json()["type"].endswith("/problems/checkout/storage-unavailable")
+            assert checkout.get(f"/checkouts/{before}").json()["order_id"] == before
+        accepted = _place(checkout, key=key)
+        assert accepted.status_code in (201, 202)
+        assert "Idempotency-Replayed" not in accepted.headers
+        _until_completed(checkout, accepted.json()["order_id"])
+    system.audit()
+
+
+def test_outcomes_that_meet_a_locked_database_are_recorded_once_it_is_free(system: LiveSystem) -> None:
+    system.wait_ready()
+    with system.client("checkout") as checkout:
+        system.duet("pause", "warehouse")
+        order_id = _place(checkout, wait_s=0).json()["order_id"]
+        with _locked(system, "checkout"):
+            system.duet("resume", "warehouse")
+            time.sleep(2.5)  # longer than checkout tries to write: the pass has broken off by then
+        _until_completed(checkout, order_id)
+    system.audit()
+
+
+@pytest.mark.parametrize("after_bytes", [0, 40], ids=["wholly", "in the middle"])
+def test_a_reply_lost_after_the_commit_makes_no_second_effect(system: LiveSystem, after_bytes: int) -> None:
+    system.wait_ready()
+    sku = f"CUT-{after_bytes}"
+    body = {**ORDER, "lines": [{"sku": sku, "quantity": 3, "unit_price_minor": 100}]}
+    port = system.lab.port("warehouse")
+    with cutting_proxy(port, after_bytes=after_bytes) as proxy, _checkout_by(system, proxy.url):
+        with system.client("checkout") as checkout, system.client("warehouse") as warehouse:
+            proxy.cutting.set()
+            order_ids = [_place(checkout, body=body, wait_s=1).json()["order_id"] for _ in range(3)]
+            for order_id in order_ids:
+                order = checkout.get(f"/checkouts/{order_id}").json()
+                assert order["steps"]["warehouse"]["status"] == "pending", order
+                assert warehouse.get(f"/shipments/{order_id}").status_code == 200  # done, but checkout can't know
+            proxy.cutting.clear()
+            for order_id in order_ids:
+                assert _until_completed(checkout, order_id)["steps"]["warehouse"]["attempts"] >= 2
+            assert proxy.cut >= 2 * len(order_ids)
+            assert warehouse.get(f"/stock/{sku}").json()["allocated"] == 3 * len(order_ids)
+        system.audit()
+
+
+def test_sigterm_under_load_ends_checkout_in_time_and_loses_nothing(system: LiveSystem) -> None:
+    victim = psutil.Process(system.wait_ready()["checkout"]["pid"])
+    system.duet("pause", "rewards")  # so that passes are under way when the signal comes
+    with system.orders(60, 15) as orders, system.client("checkout") as checkout:
+        eventually(lambda: _in_progress(checkout) >= 5, 20, "orders are in progress")
+        victim.send_signal(signal.SIGTERM)
+        sent = time.monotonic()
+        psutil.wait_procs([victim], timeout=STOP_S)
+        assert time.monotonic() - sent < 10
+        system.duet("resume", "rewards")
+        assert orders.finish()["completed"] == 60
+    log = system.lab.log_file("supervisor").read_text()
+    assert "checkout ended (exit code 0)" in log
+    system.audit()
+
+
+def _place(
+    checkout: httpx.Client,
+    *,
+    body: dict[str, Any] | None = None,
+    wait_s: int | None = None,
+    key: str | None = None,
+) -> httpx.Response:
+    headers = {"Idempotency-Key": f'"{key or uuid.uuid4()}"'}
+    if wait_s is not None:
+        headers["Prefer"] = f"wait={wait_s}"
+    return checkout.post("/checkouts", json=body or ORDER, headers=headers)
+
+
+def _with_last_error(checkout: httpx.Client, order_id: str, name: str) -> dict[str, Any] | None:
+    order: dict[str, Any] = checkout.get(f"/checkouts/{order_id}").json()
+    return order if "last_error" in order["steps"][name] else None
+
+
+def _until_completed(checkout: httpx.Client, order_id: str) -> dict[str, Any]:
+    def completed() -> dict[str, Any] | None:
+        order: dict[str, Any] = checkout.get(f"/checkouts/{order_id}", headers={"Prefer": "wait=5"}).json()
+        return order if order["status"] == "completed" else None
+
+    found: dict[str, Any] = eventually(completed, 30, f"{order_id} is completed")
+    return found
+
+
+def _in_progress(checkout: httpx.Client) -> int:
+    return len(checkout.get("/checkouts", params={"status": "in_progress"}).json()["checkouts"])
+
+
+@contextmanager
+def _checkout_by(system: LiveSystem, warehouse_url: str) -> Iterator[None]:
+    """Checkout started by hand instead of the supervised one, calling the warehouse at another URL."""
+    system.duet("stop", "checkout")
+    settings = make_environment(system.lab)["checkout"] | {"CHECKOUT_WAREHOUSE_URL": warehouse_url}
+    log = system.data.parent / "checkout-by-hand.log"
+    with log.open("ab") as target:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "checkout"],
+            stdout=target,
+            stderr=target,
+            cwd=ROOT,
+            env=system.environment | settings,
+        )
+    try:
+        ready = f"{system.lab.url('checkout')}/readyz"
+        eventually(lambda: httpx.get(ready, timeout=2, trust_env=False).is_success, 30, "checkout is ready")
+        yield
+    finally:
+        process.terminate()
+        process.wait(STOP_S)
+    system.duet("start", "checkout")

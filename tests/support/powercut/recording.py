@@ -1,0 +1,126 @@
+"""The real checkout service, run under the recorder while a client places orders and notes each answer's time.
+
+Its three services are out of reach: only the accept path and the outcomes of failed calls write. Nothing here
+needs root.
+"""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from servicekit.settings import EXIT_BAD_SETTINGS
+from tests.support.ports import HOST, port_base
+from tests.support.powercut.disk import Record, read_records
+from tests.support.system import ORDER, OWN_PREFIXES, eventually
+
+SOURCE = Path(__file__).parent / "record.c"
+CLIENTS = 8
+COMMAND_S = 60.0
+NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens there
+DURABLE_FILES = ("", "-wal", "-journal")  # a crash loses -shm, which SQLite makes anew
+
+
+@dataclass(frozen=True)
+class Recording:
+    """`before`: the files as they were; `records`: all that was done to them; `acked`: order id and ns."""
+
+    database: Path
+    before: dict[str, bytes]
+    records: list[Record]
+    acked: dict[str, int]
+
+
+def why_not() -> str | None:
+    """Why nothing can be recorded on this machine; None if it can."""
+    if sys.platform != "linux":
+        return "the recorder is loaded by LD_PRELOAD, which is Linux's"
+    if shutil.which("cc") is None:
+        return "no C compiler (cc) for the recorder: on Debian, apt-get install gcc libc6-dev"
+    return None
+
+
+def compile_recorder(folder: Path) -> Path:
+    """The recorder as a shared library; fails with the compiler's words."""
+    library = folder / "record.so"
+    command = ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S)
+    assert done.returncode == 0, done.stderr
+    return library
+
+
+def record_accepts(folder: Path, recorder: Path, sources: Path, orders: int) -> Recording:
+    """Run the checkout service from `sources` under the recorder and have it accept so many orders."""
+    database, log = folder / "checkout.db", folder / "writes.log"
+    with port_base() as port:
+        environment = _environment(sources, database, port)
+        command = [sys.executable, "-m", "servicekit.migrate", "checkout"]
+        subprocess.run(command, cwd=sources, env=environment, check=True, timeout=COMMAND_S)
+        before = {str(path): path.read_bytes() for path in _files(database) if path.exists()}
+        recorded = {"LD_PRELOAD": str(recorder), "POWERCUT_LOG": str(log), "POWERCUT_FILES": str(database)}
+        with (folder / "checkout.log").open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "checkout"],
+                cwd=sources,
+                env=environment | recorded,
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            url = f"http://{HOST}:{port}"
+            eventually(lambda: process.poll() is not None or _is_ready(url), 30, "checkout is ready")
+            assert process.poll() is None, (folder / "checkout.log").read_text()
+            acked = asyncio.run(_place(url, orders))
+        finally:
+            process.terminate()
+            process.wait(COMMAND_S)
+    assert process.returncode not in (EXIT_BAD_SETTINGS, -6), (folder / "checkout.log").read_text()
+    wanted = {str(path) for path in _files(database)}
+    records = [record for record in read_records(log) if record.path in wanted]
+    return Recording(database, before, records, acked)
+
+
+def _files(database: Path) -> list[Path]:
+    return [database.with_name(database.name + ending) for ending in DURABLE_FILES]
+
+
+def _environment(sources: Path, database: Path, port: int) -> dict[str, str]:
+    token = "t" * 32
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(OWN_PREFIXES)}
+    settings = {
+        "CHECKOUT_PORT": str(port),
+        "CHECKOUT_DATABASE_URL": f"sqlite:///{database}",
+        "CHECKOUT_OPERATOR_TOKEN": token,
+        "CHECKOUT_MIGRATE": "never",
+    }
+    for name in ("EMAIL", "WAREHOUSE", "REWARDS"):
+        settings |= {f"CHECKOUT_{name}_URL": NOBODY, f"CHECKOUT_{name}_TOKEN": token}
+    return kept | settings | {"PYTHONPATH": str(sources)}
+
+
+def _is_ready(url: str) -> bool:
+    return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).is_success
+
+
+async def _place(url: str, orders: int) -> dict[str, int]:
+    """Place orders from a few clients at once; by order id, when (CLOCK_MONOTONIC, ns) it was accepted."""
+    acked: dict[str, int] = {}
+    left = iter(range(orders))
+
+    async def client(http: httpx.AsyncClient) -> None:
+        for _ in left:
+            answer = await http.post("/checkouts", json=ORDER, headers={"Prefer": "respond-async"})
+            now = time.monotonic_ns()
+            assert answer.status_code == 202, answer.text
+            acked[answer.json()["order_id"]] = now
+
+    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
+        async with asyncio.timeout(COMMAND_S):
+            await asyncio.gather(*(client(http) for _ in range(CLIENTS)))
+    return acked
