@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ async def main() -> None:
         database = await stack.enter_async_context(boot(Path(__file__).parent, settings))
         metrics = Metrics()
         order_metrics = OrderMetrics(metrics.registry)
-        watchers = Watchers()
+        watchers = Watchers(settings.max_waiters)
         journal = Journal(
             database, watchers, lambda kind, n: order_metrics.group_size.labels(kind).observe(n)
         )
@@ -54,16 +55,12 @@ async def main() -> None:
         for client in clients.values():
             client.on_recovery = resumer.recovered
         if database.dialect == "sqlite":  # nobody else serves this file, so nobody else holds a lease
-            await journal.make_all_due(first_passes_too=True)
+            await journal.make_all_due(leased_too=True)
         else:
             await _in_background(stack, watchers.poll(journal.refresh))
         await _in_background(stack, resumer.run())
-        health = Health(check=lambda: database.read(can_read), on_drain=[watchers.close])
-
-        async def take_census() -> None:
-            order_metrics.show(*await journal.census())
-
-        metrics.refreshers.append(take_census)
+        health = Health(check=lambda: database.read(can_read), on_drain=[watchers.close, database.hurry])
+        metrics.refreshers.append(partial(order_metrics.refresh, journal.census))
         deps = Deps(
             journal=journal,
             watchers=watchers,

@@ -9,7 +9,7 @@ from uuid_utils import uuid7
 
 from checkout.deps import Deps, OrderId, find_order
 from checkout.event_stream import add_event_stream
-from checkout.idempotency import MAX_KEY, fingerprint, parse_key
+from checkout.idempotency import KEY_PATTERN, MAX_KEY, fingerprint, parse_key
 from checkout.operations import add_operator_routes
 from checkout.orders import Order, Progress
 from checkout.preferences import Preferences, parse_preferences
@@ -27,6 +27,7 @@ KeyHeader = Annotated[
     Header(
         alias="Idempotency-Key",
         description=f"Makes a repeat safe: at most {MAX_KEY} printable ASCII characters.",
+        json_schema_extra={"pattern": KEY_PATTERN},
     ),
 ]
 PreferHeader = Annotated[
@@ -102,7 +103,8 @@ def _add_placing(app: FastAPI, deps: Deps) -> None:
             if accepted.progress is not None:
                 deps.order_metrics.accepted.labels(name).inc()
                 watch.tell(accepted.progress)
-                progress = await watch.final(preferences.wait_or(deps.settings.default_wait_s))
+                wait_s = preferences.wait_or(deps.settings.default_wait_s)
+                progress = await deps.watchers.final(watch, wait_s)
                 return _accepted(order, progress, preferences)
         if accepted.fingerprint != print_:
             detail = "The key was used before, with another body or style."
@@ -163,7 +165,7 @@ async def _watched(deps: Deps, order_id: str, caller: Caller, wait_s: float) -> 
     with deps.watchers.watching(order_id) as watch:
         order, progress = await find_order(deps, order_id, caller)
         watch.tell(progress)
-        return order, await watch.final(wait_s)
+        return order, await deps.watchers.final(watch, wait_s)
 
 
 def _accepted(

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -30,6 +30,9 @@ MAX_REPLY_BYTES = 65_536
 # Well below the services' own keep-alive: a connection is never reused while it is being closed.
 KEEP_ALIVE_S = 15.0
 MAX_BACKOFF_S = 2.0
+# A service is failing after so many failures in a row, and so long without an answer.
+FAILING_AFTER = 5
+FAILING_AFTER_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -93,18 +96,29 @@ class ServiceClient:
         transport: httpx.AsyncBaseTransport,
         settings: Settings,
         metrics: CallMetrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.name = name
         self._base_url = base_url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        self._headers = {
+            "Authorization": f"Bearer {token}",
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",  # aiohttp would ask for gzip, which a proxy may then do
+        }
         self._transport = transport
         self._settings = settings
         self._metrics = metrics
         self._slots = asyncio.Semaphore(settings.max_in_flight)
-        self._budget = RetryBudget(settings.retry_budget_ratio, settings.retry_budget_floor_per_s)
-        # Told when the service answers again after it did not.
+        self._clock = clock
+        self._sleep = sleep
+        self._budget = RetryBudget(settings.retry_budget_ratio, settings.retry_budget_floor_per_s, clock)
+        # Told when the service answers again after it did not for a while.
         self.on_recovery: Callable[[], None] = lambda: None
         self.failing = False
+        self._failures = 0
+        self._answered_at = clock()
         self._in_flight = metrics.in_flight.labels(name)
         self._seconds = metrics.seconds.labels(name)
 
@@ -119,9 +133,16 @@ class ServiceClient:
 
         `on_trouble` hears the slug of the first failed try, before any retry.
         """
-        deadline = time.monotonic() + self._settings.pass_timeout_s * 0.9
+        deadline = self._clock() + self._settings.pass_timeout_s * 0.9
         message = _Message(path, command["order_id"], orjson.dumps(command), reply, deadline)
         self._budget.earn()
+        try:
+            return await self._tell(message, on_trouble)
+        except Exception:  # a fault of ours in one step must not hold up the others
+            log.exception("the conductor failed to call", extra={"to": self.name})
+            return Told(1, error=TroubleError("conductor-error"))
+
+    async def _tell(self, message: "_Message", on_trouble: Callable[[str], None]) -> Told:
         try:
             return Told(1, await self._attempt(message))
         except TroubleError as error:
@@ -129,9 +150,6 @@ class ServiceClient:
             return await self._retry(error, message)
         except CallError as error:
             return Told(1, error=error)
-        except Exception:  # a fault of ours in one step must not hold up the others
-            log.exception("the conductor failed to call", extra={"to": self.name})
-            return Told(1, error=TroubleError("conductor-error"))
 
     async def _retry(self, first: TroubleError, message: "_Message") -> Told:
         """Go on after a first try that met with trouble: to tenacity, that try is the first attempt."""
@@ -147,8 +165,9 @@ class ServiceClient:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TroubleError),
             stop=stop_after_attempt(self._settings.call_max_attempts)
-            | _StopBefore(message.deadline, self._budget),
+            | _StopBefore(message.deadline, self._budget, self._clock),
             wait=self._pause_s,
+            sleep=self._sleep,
             reraise=True,
         )
         try:
@@ -172,7 +191,7 @@ class ServiceClient:
         outcome = "cancelled"
         self._in_flight.inc()
         try:
-            timeout_s = min(self._settings.call_timeout_s, max(0.05, message.deadline - time.monotonic()))
+            timeout_s = min(self._settings.call_timeout_s, max(0.05, message.deadline - self._clock()))
             status, headers, body = await self._exchange(message.path, message.content, timeout_s)
             result = judge(self.name, status, headers, body, message.reply)
             if result.order_id != message.order_id:
@@ -181,7 +200,8 @@ class ServiceClient:
             self._answers(well=True)
             return result
         except CallError as error:
-            outcome = error.slug
+            # A refusal's slug is the service's own: it must not become a label.
+            outcome = "refused" if isinstance(error, RefusedError) else error.slug
             self._answers(well=isinstance(error, RefusedError))
             if isinstance(error, MisroutedError):
                 self._metrics.misrouted.labels(self.name).inc()
@@ -196,8 +216,15 @@ class ServiceClient:
             self._seconds.observe(time.perf_counter() - started)
 
     def _answers(self, *, well: bool) -> None:
-        recovered = self.failing and well
-        self.failing = not well
+        # One order that always fails beside others that succeed is no failing service.
+        now = self._clock()
+        if not well:
+            self._failures += 1
+            long_ago = now - self._answered_at >= FAILING_AFTER_S
+            self.failing = self.failing or (long_ago and self._failures >= FAILING_AFTER)
+            return
+        recovered, self.failing = self.failing, False
+        self._failures, self._answered_at = 0, now
         if recovered:
             self.on_recovery()
 
@@ -248,12 +275,13 @@ class _Message:
 class _StopBefore(stop_base):
     """No retry that would start after the deadline, or for which the budget has nothing left."""
 
-    def __init__(self, deadline: float, budget: RetryBudget) -> None:
+    def __init__(self, deadline: float, budget: RetryBudget, clock: Callable[[], float]) -> None:
         self._deadline = deadline
         self._budget = budget
+        self._clock = clock
 
     def __call__(self, retry_state: RetryCallState) -> bool:
-        return time.monotonic() + retry_state.upcoming_sleep >= self._deadline or not self._budget.spend()
+        return self._clock() + retry_state.upcoming_sleep >= self._deadline or not self._budget.spend()
 
 
 async def _read(response: httpx.Response, headers: Mapping[str, str]) -> bytes:

@@ -9,6 +9,10 @@ from typing import Any
 from servicekit.problems import ProblemError
 
 MAX_KEY = 255
+# For the OpenAPI document: a bare key, or a quoted one. `parse_key` decides.
+KEY_PATTERN = (
+    r'^(?!""$)(?:[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?|"[\x20\x21\x23-\x5b\x5d-\x7e]{1,255}")$'
+)
 _PRINTABLE = re.compile(r"[\x20-\x7e]+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 

@@ -5,9 +5,9 @@ change after its commit.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
@@ -20,6 +20,9 @@ from servicekit.crashpoints import reach
 from servicekit.db import Database
 
 log = logging.getLogger("checkout.journal")
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 MAX_GROUP = 128
 MAX_QUEUE = 4_000
@@ -45,17 +48,20 @@ class Journal:
         self._database = database
         self._watchers = watchers
 
-        def batcher(kind: str, perform: Callable[..., Sequence[object]]) -> Batcher[object, object]:
+        def batcher(
+            kind: str, handle: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]]
+        ) -> Batcher[T, R]:
             return Batcher(
-                lambda items: database.batch(perform, items),
-                max_items=MAX_GROUP,
-                max_queue=MAX_QUEUE,
-                observe=lambda size: observe(kind, size),
+                handle, max_items=MAX_GROUP, max_queue=MAX_QUEUE, observe=lambda size: observe(kind, size)
             )
 
-        self._accepts = batcher("accept", store.accept)
-        self._changes = batcher("outcome", store.change)
-        self._ends = batcher("end", store.end_passes)
+        self._accepts: Batcher[Placement, Accepted] = batcher(
+            "accept", lambda placements: database.batch(store.accept, placements)
+        )
+        self._changes: Batcher[Change, Progress] = batcher("outcome", self._apply)
+        self._ends: Batcher[tuple[str, float], None] = batcher(
+            "end", lambda delays: database.batch(store.end_passes, delays)
+        )
 
     async def aclose(self) -> None:
         """Write what has been submitted; take no more."""
@@ -65,7 +71,6 @@ class Journal:
     async def accept(self, placement: Placement) -> Accepted:
         """Make one order durable, or find the order that its idempotency key stands for."""
         accepted = await self._accepts.submit(placement)
-        assert isinstance(accepted, Accepted)
         reach("checkout.after-accept")
         return accepted
 
@@ -76,15 +81,21 @@ class Journal:
 
     async def record(self, before: Progress, outcomes: Sequence[Outcome]) -> Progress:
         """Make outcomes of one order durable; its progress then. `before` is what was last seen of it."""
-        change = Change(before, tuple(outcomes))
-        try:
-            progress = await self._changes.submit(change)
-        except StaleProgressError:
-            [progress] = await self._database.write(lambda c: store.change_anyway(c, [change]))
-        assert isinstance(progress, Progress)
+        return await self._changes.submit(Change(before, tuple(outcomes)))
+
+    async def _apply(self, changes: Sequence[Change]) -> Sequence[Progress | Exception]:
+        # Told from here, not by the caller: a pass whose time runs out during the commit tells nobody.
+        results = list(await self._database.batch(store.change, changes))
+        stale = [place for place, result in enumerate(results) if isinstance(result, StaleProgressError)]
+        if stale:
+            again = await self._database.batch(store.change_anyway, [changes[place] for place in stale])
+            for place, result in zip(stale, again, strict=True):
+                results[place] = result
         reach("checkout.after-outcome")
-        self._watchers.tell(progress)
-        return progress
+        for result in results:
+            if isinstance(result, Progress):
+                self._watchers.tell(result)
+        return results
 
     async def end_pass(self, order_id: str, delay_s: float) -> None:
         """Let go of an order: if it is unfinished, it is due again after `delay_s`."""
@@ -98,11 +109,14 @@ class Journal:
         """Take the one order that falls due next, before its time."""
         return await self._database.write(lambda c: store.claim_next(c, lease_s))
 
-    async def make_all_due(self, *, first_passes_too: bool) -> int:
-        """Every unfinished order is due now; how many were not yet. In bounded batches."""
+    async def make_all_due(self, *, leased_too: bool) -> int:
+        """Every unfinished order that waits is due now; how many were not yet. In bounded batches.
+
+        `leased_too`: those as well over which a pass is running, as far as the journal knows.
+        """
 
         def batch(connection: Connection) -> int:
-            return store.make_due(connection, MAX_DUE_AT_ONCE, first_passes_too=first_passes_too)
+            return store.make_due(connection, MAX_DUE_AT_ONCE, leased_too=leased_too)
 
         total = 0
         while count := await self._database.write(batch):
@@ -157,9 +171,9 @@ class Journal:
                 raise UnknownOrderError(order_id)
             after = rule(before[order_id], datetime.now(UTC))
             store.replace_progress(connection, before[order_id], after)
-            store.make_due(connection, 1, order_id=order_id)
+            store.make_due_again(connection, order_id)
 
         await self._database.write(work)
         order, progress = await self.get(order_id)
         self._watchers.tell(progress)
-        return order, replace(progress, passes=0)
+        return order, progress

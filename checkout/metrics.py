@@ -1,12 +1,17 @@
 """What the checkout service counts, beyond what every service does."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from math import nan
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from checkout.orders import OrderStatus
+from servicekit.db import StorageUnavailableError
 from servicekit.metrics import LATENCY_BUCKETS_S
 
+Census = Callable[[], Awaitable[tuple[dict[str, int], datetime | None]]]
 GROUP_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -45,6 +50,7 @@ class OrderMetrics:
         self.passes = Gauge(
             "passes_running", "Passes under way: first or later.", ["kind"], registry=registry
         )
+        self._census: asyncio.Future[None] | None = None
         self.streams = Gauge("event_streams", "Event streams open.", registry=registry)
         self.group_size = Histogram(
             "journal_group_size",
@@ -54,8 +60,24 @@ class OrderMetrics:
             registry=registry,
         )
 
-    def show(self, counted: dict[str, int], oldest: datetime | None) -> None:
-        """Take over a census of the journal."""
+    async def refresh(self, census: Census) -> None:
+        """Take over a census of the journal; scrapes at the same time share one."""
+        if self._census is None:
+            self._census = asyncio.ensure_future(self._take(census))
+        try:
+            await asyncio.shield(self._census)
+        finally:
+            self._census = None
+
+    async def _take(self, census: Census) -> None:
+        try:
+            counted, oldest = await census()
+        except StorageUnavailableError:
+            # The other figures matter most just then: they are exposed all the same.
+            self.oldest_s.set(nan)
+            for status in OrderStatus:
+                self.orders.labels(status.value).set(nan)
+            return
+        self.oldest_s.set((datetime.now(UTC) - oldest).total_seconds() if oldest else 0)
         for status in OrderStatus:
             self.orders.labels(status.value).set(counted.get(status.value, 0))
-        self.oldest_s.set((datetime.now(UTC) - oldest).total_seconds() if oldest else 0)

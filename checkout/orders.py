@@ -139,7 +139,7 @@ def retried(progress: Progress, at: datetime) -> Progress:
             f"the order is {progress.status}; only one that needs attention can be retried"
         )
     failed = {
-        name: replace(step, status=StepStatus.PENDING, reason=None, finished_at=None)
+        name: replace(step, status=StepStatus.PENDING, reason=None, last_error=None, finished_at=None)
         for name, step in progress.steps.items()
         if step.status is StepStatus.FAILED
     }

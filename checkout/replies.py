@@ -5,6 +5,8 @@ reached something that is not the service, or not its route. Replies are data to
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -89,5 +91,12 @@ def _own_problem(service: str, headers: Mapping[str, str], body: bytes) -> str |
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    value = headers.get("retry-after", "")
-    return float(value) if value.isascii() and value.isdigit() and len(value) < 7 else None
+    """Seconds to wait, from either form of Retry-After (RFC 9110, 10.2.3); None if there is none to read."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit() and len(value) < 7:
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value)
+        return max(0.0, (at - datetime.now(at.tzinfo or UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return None

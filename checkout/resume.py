@@ -68,7 +68,7 @@ class Resumer:
         if self._recovered and now >= self._release_due_at:
             self._recovered = False
             self._release_due_at = now + TRIAL_EVERY_S
-            count = await self._journal.make_all_due(first_passes_too=False)
+            count = await self._journal.make_all_due(leased_too=False)
             log.info("a service is back: waiting orders are due", extra={"count": count})
         room = self._passes.room()
         if room <= 0:
@@ -78,7 +78,10 @@ class Resumer:
             self._trial_due_at = now + TRIAL_EVERY_S
             claimed = await self._journal.claim_next(self._settings.lease_s)
         for order, progress in claimed:
-            self._passes.start("later", order, progress, self._performers[order.style])
+            if order.style in self._performers:
+                self._passes.start("later", order, progress, self._performers[order.style])
+            else:
+                log.error("nobody here performs this style", extra={"order_id": order.order_id})
         return len(claimed)
 
     async def _pause(self) -> None:

@@ -71,7 +71,12 @@ def _country(code: str) -> str:
 
 
 Text200 = Annotated[str, line_of_text(200)]
-CountryCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$"), AfterValidator(_country)]
+CountryCode = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Z]{2}$"),
+    AfterValidator(_country),
+    Field(json_schema_extra={"format": "iso-3166-1-alpha-2"}),
+]
 
 
 class _Strict(BaseModel):

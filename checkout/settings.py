@@ -20,6 +20,8 @@ class Settings(ServiceSettings):
 
     port: int = Field(8000, ge=1, le=65_535)
     max_body_bytes: int = Field(65_536, ge=1024)
+    max_requests: int = Field(3_000, ge=1)
+    max_waiters: int = Field(1_000, ge=0)
     caller_keys: SecretStr | None = None
     style: Literal["orchestration"] = "orchestration"
     default_wait_s: float = Field(2.0, ge=0, le=30)
@@ -70,8 +72,11 @@ class Settings(ServiceSettings):
             name, colon, key = entry.strip().partition(":")
             if not name and not colon:
                 continue
-            if not name or len(key) < 16 or name in callers:
-                raise ValueError("CHECKOUT_CALLER_KEYS: give name:key pairs, keys of 16 characters or more")
+            if not name or len(key) < 16 or name in callers or key in callers.values():
+                raise ValueError(
+                    "CHECKOUT_CALLER_KEYS: give name:key pairs, each name and each key once, "
+                    "keys of 16 characters or more"
+                )
             callers[name] = key
         if not callers:
             raise ValueError("CHECKOUT_CALLER_KEYS holds no name:key pair")

@@ -78,7 +78,11 @@ _CHANGE = (
 _END_PASS = (
     update(orders)
     .where(orders.c.order_id == bindparam("key"), orders.c.status == OrderStatus.IN_PROGRESS.value)
-    .values(resume_after=epoch_now() + bindparam("delay_s", type_=Float), passes=orders.c.passes + 1)
+    .values(
+        resume_after=epoch_now() + bindparam("delay_s", type_=Float),
+        leased=False,
+        passes=orders.c.passes + 1,
+    )
 )
 
 
@@ -190,7 +194,7 @@ def claim_next(connection: Connection, lease_s: float) -> list[tuple[Order, Prog
     """Take the order that falls due next, before its time: to try whether a service is back."""
     waiting = (
         select(orders.c.order_id)
-        .where(orders.c.status == OrderStatus.IN_PROGRESS.value, orders.c.passes > 0)
+        .where(orders.c.status == OrderStatus.IN_PROGRESS.value, ~orders.c.leased)
         .order_by(orders.c.resume_after)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -204,21 +208,23 @@ def end_passes(connection: Connection, delays: Sequence[tuple[str, float]]) -> l
     return [None] * len(delays)
 
 
-def make_due(
-    connection: Connection, limit: int, *, order_id: str | None = None, first_passes_too: bool = True
-) -> int:
+def make_due(connection: Connection, limit: int, *, leased_too: bool) -> int:
     """Make unfinished orders due at once, at most `limit` of those that wait; how many there were."""
     waiting = select(orders.c.order_id).where(
         orders.c.status == OrderStatus.IN_PROGRESS.value, orders.c.resume_after > epoch_now()
     )
-    if not first_passes_too:
-        waiting = waiting.where(orders.c.passes > 0)
-    if order_id is not None:
-        waiting = waiting.where(orders.c.order_id == order_id)
+    if not leased_too:
+        waiting = waiting.where(~orders.c.leased)
     ids = connection.scalars(waiting.limit(limit).with_for_update(skip_locked=True)).all()
     if ids:
         connection.execute(update(orders).where(orders.c.order_id.in_(ids)).values(resume_after=epoch_now()))
     return len(ids)
+
+
+def make_due_again(connection: Connection, order_id: str) -> None:
+    """Make one order due as if no pass had been over it."""
+    afresh = update(orders).where(orders.c.order_id == order_id)
+    connection.execute(afresh.values(resume_after=epoch_now(), leased=False, passes=0))
 
 
 def census(connection: Connection) -> tuple[dict[str, int], datetime | None]:
@@ -235,7 +241,7 @@ def _take(connection: Connection, order_ids: Sequence[str], lease_s: float) -> l
     if not order_ids:
         return []
     leased = update(orders).where(orders.c.order_id.in_(order_ids))
-    connection.execute(leased.values(resume_after=epoch_now() + lease_s))
+    connection.execute(leased.values(resume_after=epoch_now() + lease_s, leased=True))
     return load(connection, order_ids)
 
 
@@ -286,6 +292,7 @@ def _order_row(placement: Placement) -> dict[str, Any]:
         "steps": steps_json(placement.progress),
         "version": placement.progress.version,
         "completed_at": placement.progress.completed_at,
+        "leased": True,
         "passes": 0,
         "lease_s": placement.lease_s,
     }

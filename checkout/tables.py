@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import BigInteger, Column, Float, Integer, MetaData, Row, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, MetaData, Row, Table, Text
 
 from checkout.orders import Order, OrderStatus, Progress, Step, StepStatus
 from servicekit.db import Instant
@@ -29,6 +29,7 @@ orders = Table(
     Column("version", Integer, nullable=False),
     Column("completed_at", Instant),
     Column("resume_after", Float(53), nullable=False),
+    Column("leased", Boolean, nullable=False),
     Column("passes", Integer, nullable=False),
 )
 

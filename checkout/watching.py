@@ -65,7 +65,9 @@ class Watch:
 class Watchers:
     """All watches of this process, by order."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_waiters: int = 1_000) -> None:
+        self._max_waiters = max_waiters
+        self._waiting = 0
         self._watches: dict[str, set[Watch]] = {}
         self._closed = False
 
@@ -87,6 +89,16 @@ class Watchers:
             watches.discard(watch)
             if not watches:
                 del self._watches[order_id]
+
+    async def final(self, watch: Watch, timeout_s: float) -> Progress:
+        """Wait as `Watch.final` does; beyond `max_waiters` at once, without waiting."""
+        if self._waiting >= self._max_waiters:
+            timeout_s = 0
+        self._waiting += 1
+        try:
+            return await watch.final(timeout_s)
+        finally:
+            self._waiting -= 1
 
     def tell(self, progress: Progress) -> None:
         """Pass on an order's committed progress."""

@@ -38,7 +38,7 @@ async def main() -> None:
             lambda commands: database.batch(record, commands), max_items=MAX_GROUP, max_queue=MAX_QUEUE
         )
         stack.push_async_callback(confirmations.aclose)
-        health = Health(check=lambda: database.read(can_read))
+        health = Health(check=lambda: database.read(can_read), on_drain=[database.hurry])
         deps = Deps(
             database=database,
             confirmations=confirmations,

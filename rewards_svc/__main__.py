@@ -29,7 +29,7 @@ async def main() -> None:
             lambda commands: database.batch(credit_points, commands), max_items=MAX_GROUP, max_queue=MAX_QUEUE
         )
         stack.push_async_callback(credits.aclose)
-        health = Health(check=lambda: database.read(can_read))
+        health = Health(check=lambda: database.read(can_read), on_drain=[database.hurry])
         deps = Deps(
             database=database,
             credits=credits,

@@ -39,7 +39,10 @@ class Authenticator:
         """A FastAPI dependency that lets only these roles through (401 for no or a wrong token, else 403)."""
 
         async def caller_of(request: Request) -> Caller:
-            caller = self.identify(request.headers.get("authorization"))
+            authorization = request.headers.get("authorization")
+            caller = self.identify(authorization)
+            if caller.role not in roles and authorization is None:
+                raise ProblemError("unauthorized", f"This route needs the token of {' or '.join(roles)}.")
             if caller.role not in roles:
                 raise ProblemError("forbidden", f"This route is for {' or '.join(roles)}, not {caller.role}.")
             return caller

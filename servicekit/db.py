@@ -35,6 +35,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BUSY_TIMEOUT_S = 1.0
 LOCK_WAIT_S = 15.0
 MAX_ATTEMPTS = 20
+# A caller waits this many times the database's timeout: for its turn, its attempts, and the last one's end.
+ANSWER_FACTOR = 4
 POSTGRES_THREADS = 4
 SQLITE_READERS = 4
 
@@ -97,6 +99,7 @@ class Database:
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
+        self._hurry = False
         self._resources = ExitStack()
         parsed = make_url(url)
         self.dialect = parsed.get_backend_name()
@@ -122,6 +125,10 @@ class Database:
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self.close)
+
+    def hurry(self) -> None:
+        """The service is about to stop: what meets with trouble from now on is not tried again."""
+        self._hurry = True
 
     def close(self) -> None:
         """Finish running transactions, close all connections and let go of the file."""
@@ -169,7 +176,11 @@ class Database:
                 loop.call_soon_threadsafe(_finish, done, result)
 
         threads.submit(run)
-        return await done
+        try:
+            async with asyncio.timeout(self._timeout_s * ANSWER_FACTOR):
+                return await done
+        except TimeoutError:  # a hung server: the job may still come to an end, unheard
+            raise StorageUnavailableError("the database gave no answer") from None
 
     def _query(self, query: Callable[[Connection], T]) -> T:
         for attempt in (1, 2):  # the first may meet a connection that has died since it was last used
@@ -207,7 +218,7 @@ class Database:
                     raise
                 self._let_go()
                 pause_s = random.uniform(0, min(0.01 * 2**attempt, 0.5))  # noqa: S311 - jitter, no secret
-                if attempt == MAX_ATTEMPTS or time.monotonic() + pause_s >= deadline:
+                if self._hurry or attempt == MAX_ATTEMPTS or time.monotonic() + pause_s >= deadline:
                     raise StorageUnavailableError(_first_line(exc)) from exc
                 time.sleep(pause_s)
         raise AssertionError("unreachable")
@@ -275,6 +286,7 @@ def _sqlite_engine(path: Path, *, writing: bool) -> Engine:
         f"sqlite:///{path}",
         pool_size=size,
         max_overflow=0,
+        hide_parameters=True,  # else a logged traceback would carry customers' data
         connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_S},
     )
 
@@ -303,10 +315,15 @@ def _postgres_engine(url: str, timeout_s: float) -> Engine:
         url,
         pool_size=2 * POSTGRES_THREADS,
         max_overflow=0,
+        hide_parameters=True,
         pool_timeout=timeout_s,
         pool_use_lifo=True,
         connect_args={
             "connect_timeout": max(2, int(timeout_s)),
+            "tcp_user_timeout": 2 * milliseconds,
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
             "options": f"-c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds}",
         },
     )

@@ -11,14 +11,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from servicekit.problems import Catalogue, ProblemError
 
-# Health, metrics and docs answer also when there is too much work.
+# Health and metrics answer also when there is too much work.
 UNBOUNDED_PATHS = ("/healthz", "/readyz", "/metrics")
 BODILESS_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
 CLOSE = {"Connection": "close"}
 
 
 class RequestLimit:
-    """At most `max_requests` requests in flight; one more gets 503 with Retry-After."""
+    """At most `max_requests` requests at once; one more gets 503 with Retry-After.
+
+    It stands twice in each application: around `BodyLimit`, wide, for what is still being received, and
+    inside, for work: so clients that send slowly take no place from those whose request is complete.
+    """
 
     def __init__(self, app: ASGIApp, catalogue: Catalogue, max_requests: int) -> None:
         self._app = app
@@ -32,7 +36,8 @@ class RequestLimit:
             await self._app(scope, receive, send)
             return
         if self._in_flight >= self._max_requests:
-            problem = ProblemError("overloaded", f"{self._max_requests} requests are in flight already.")
+            detail = f"{self._max_requests} requests are in flight already."
+            problem = ProblemError("overloaded", detail)
             await self._catalogue.response(problem)(scope, receive, send)
             return
         self._in_flight += 1

@@ -8,6 +8,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+# What a client makes up must not become a label.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -68,5 +70,5 @@ class RequestMetrics:
             await self._app(scope, receive, noting)
         finally:
             route = getattr(scope.get("route"), "path", "(none)")
-            method = scope["method"] if route != "(none)" else "(any)"
+            method = scope["method"] if scope["method"] in METHODS and route != "(none)" else "(any)"
             self._metrics.observe_request(method, route, status, time.perf_counter() - started)

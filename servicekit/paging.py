@@ -24,6 +24,10 @@ def decode_cursor(cursor: str, kind: type[P]) -> P:
         position: object = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError) as exc:
         raise BadCursorError from exc
-    if not isinstance(position, kind) or (isinstance(position, int) and not 0 <= position < 2**63):
+    if not isinstance(position, kind) or isinstance(position, bool):
+        raise BadCursorError
+    if isinstance(position, int) and not 0 <= position < 2**63:
+        raise BadCursorError
+    if isinstance(position, str) and not position.isprintable():  # PostgreSQL refuses NUL
         raise BadCursorError
     return position

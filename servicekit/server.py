@@ -6,8 +6,11 @@ stops taking connections, lets requests in flight finish, and returns to its cal
 
 import asyncio
 import gc
+import logging
+import os
 import resource
 import signal
+import threading
 from types import FrameType
 from typing import ClassVar
 
@@ -18,7 +21,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from servicekit.settings import ServiceSettings
 from servicekit.web import Health
 
-GRACEFUL_SHUTDOWN_S = 5
+log = logging.getLogger("servicekit.server")
+
+GRACEFUL_SHUTDOWN_S = 4
+EXIT_WITHIN_S = 9.0
+EXIT_NOT_CLOSED = 3
 # Far above our clients' expiry: a client that reuses a connection must not race its closing.
 KEEP_ALIVE_S = 75
 MAX_HEADER_BYTES = 65_536
@@ -55,6 +62,8 @@ class BoundedHeadersProtocol(HttpToolsProtocol):
                 self.transport.close()
                 return
         super().data_received(data)
+        if self._deadline is None and self.parser is not None and self._is_idle():
+            self._await_headers()  # uvicorn's keep-alive timer stops at any byte, a request begun or not
 
     def on_message_begin(self) -> None:
         """A request starts: the clock for its headers runs, if it does not already."""
@@ -66,6 +75,9 @@ class BoundedHeadersProtocol(HttpToolsProtocol):
         """The headers are there: stop the clock, and let uvicorn start the request."""
         self._have_headers()
         super().on_headers_complete()
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def _await_headers(self) -> None:
         self._in_headers = True
@@ -91,12 +103,25 @@ class _Server(uvicorn.Server):
             self.should_exit = True
             self.force_exit = sig == signal.SIGINT
             return
+        _end_within(EXIT_WITHIN_S)
         loop = asyncio.get_running_loop()
         loop.call_soon_threadsafe(self._health.drain)
         loop.call_soon_threadsafe(loop.call_later, self._drain_s, self._stop)
 
     def _stop(self) -> None:
         self.should_exit = True
+
+
+def _end_within(seconds: float) -> None:
+    """End the process by then at the latest, whatever hangs: what it has accepted is on disk."""
+
+    def end() -> None:
+        log.error("not everything could be closed in time", extra={"after_s": seconds})
+        os._exit(EXIT_NOT_CLOSED)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 async def serve(app: FastAPI, settings: ServiceSettings, health: Health) -> None:
@@ -115,7 +140,6 @@ async def serve(app: FastAPI, settings: ServiceSettings, health: Health) -> None
         log_config=None,
         access_log=False,
         server_header=False,
-        date_header=False,
         proxy_headers=False,
         backlog=2048,
         timeout_keep_alive=KEEP_ALIVE_S,

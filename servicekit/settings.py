@@ -36,6 +36,7 @@ class ServiceSettings(BaseSettings):
     body_timeout_s: float = Field(10.0, gt=0, le=120)
     max_body_bytes: int = Field(262_144, ge=1024)
     max_requests: int = Field(1_000, ge=1)
+    max_connections: int = Field(5_000, ge=1)
     database_timeout_s: float = Field(5.0, gt=0, le=60)
     crash_file: Path | None = None
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +16,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Match, Route
 
 from servicekit.batching import BatcherClosedError, QueueFullError
 from servicekit.db import StorageUnavailableError
@@ -56,8 +58,9 @@ class Health:
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 await self.check()
-        except Exception as exc:  # whatever is missing, the answer is "not ready"
-            return str(exc) or type(exc).__name__
+        except Exception as exc:  # whatever is missing, the answer is "not ready"; the log says more
+            log.warning("not ready", extra={"error": str(exc) or type(exc).__name__})
+            return "the database is not available"
         return None
 
 
@@ -79,13 +82,14 @@ def create_service_app(
     _answer_with_problems(app, catalogue)
     _add_common_routes(app, catalogue, metrics, health)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    app.add_middleware(RequestLimit, catalogue=catalogue, max_requests=settings.max_requests)
     app.add_middleware(
         BodyLimit,
         catalogue=catalogue,
         max_bytes=settings.max_body_bytes,
         timeout_s=settings.body_timeout_s,
     )
-    app.add_middleware(RequestLimit, catalogue=catalogue, max_requests=settings.max_requests)
+    app.add_middleware(RequestLimit, catalogue=catalogue, max_requests=settings.max_connections)
     app.add_middleware(RequestMetrics, metrics=metrics)
     return app
 
@@ -127,10 +131,13 @@ def _answer_with_problems(app: FastAPI, catalogue: Catalogue) -> None:
     async def _(request: Request, exc: HTTPException) -> Response:
         slug = {404: "not-found", 405: "method-not-allowed", 400: "bad-request"}.get(exc.status_code)
         detail = str(exc.detail)
+        headers = dict(exc.headers or {})
+        if exc.status_code == 405:
+            headers = {"Allow": ", ".join(_methods(app, request))}
         if slug is None:
             log.error("unforeseen HTTP error", extra={"status": exc.status_code, "detail": detail})
             slug = "internal-error"
-        return answer(request, ProblemError(slug, detail, headers=exc.headers))
+        return answer(request, ProblemError(slug, detail, headers=headers))
 
     @app.exception_handler(StorageUnavailableError)
     async def _(request: Request, exc: StorageUnavailableError) -> Response:
@@ -147,6 +154,14 @@ def _answer_with_problems(app: FastAPI, catalogue: Catalogue) -> None:
         return answer(request, ProblemError("internal-error", "The error is in the service's log."))
 
 
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """The methods of all routes with this path: each route by itself knows only its own."""
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    # The first that fits by its path is the one that the document names (`/a/lookup` before `/a/{id}`).
+    path = next((route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE), None)
+    return sorted({name for route in routes if route.path == path for name in route.methods or ()})
+
+
 def _invalid(errors: Sequence[Mapping[str, Any]]) -> ProblemError:
     if any(error["type"] == "json_invalid" for error in errors):
         return ProblemError("malformed-json", "The body cannot be parsed as JSON.")
@@ -158,7 +173,7 @@ def _located(error: Mapping[str, Any]) -> dict[str, str]:
     where, *path = error["loc"] or ("body",)
     entry = {"detail": str(error["msg"])}
     if where == "body":
-        steps = (str(step).replace("~", "~0").replace("/", "~1") for step in path)
+        steps = (quote(str(step).replace("~", "~0").replace("/", "~1")) for step in path)
         entry["pointer"] = "#" + "".join(f"/{step}" for step in steps)[:MAX_POINTER]
     else:
         entry["header" if where == "header" else "parameter"] = "/".join(map(str, path))[:MAX_POINTER]
@@ -166,11 +181,11 @@ def _located(error: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _add_common_routes(app: FastAPI, catalogue: Catalogue, metrics: Metrics, health: Health) -> None:
-    @app.get("/healthz", include_in_schema=False)
+    @app.api_route("/healthz", methods=["GET", "HEAD"], include_in_schema=False)
     async def alive() -> Response:
         return PlainTextResponse("alive")
 
-    @app.get("/readyz", include_in_schema=False)
+    @app.api_route("/readyz", methods=["GET", "HEAD"], include_in_schema=False)
     async def ready() -> Response:
         problem = await health.problem()
         return PlainTextResponse("ready") if problem is None else PlainTextResponse(problem, 503)

@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("completed_at", sa.BigInteger),
         sa.Column("resume_after", sa.Float(53), nullable=False),
+        sa.Column("leased", sa.Boolean, nullable=False),
         sa.Column("passes", sa.Integer, nullable=False),
     )
     op.create_index("orders_by_key", "orders", ["caller", "idempotency_key"], unique=True)

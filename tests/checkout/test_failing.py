@@ -1,7 +1,6 @@
 """A step that hangs, fails or is refused: what the order says, and that the other steps go on."""
 
 import asyncio
-from collections.abc import Mapping
 
 import httpx
 import pytest
@@ -14,6 +13,7 @@ from tests.checkout.world import (
     FakeService,
     World,
     answer,
+    eventually,
     hang,
     lose_reply,
     open_when,
@@ -36,12 +36,8 @@ async def test_a_step_that_hangs_delays_neither_of_the_others(world: World, name
     world.services[name].always = hang
     order_id = (await world.place(headers={"Prefer": "respond-async"})).json()["order_id"]
     others = [other for other in NAMES if other != name]
-    async with asyncio.timeout(5):
-        while True:
-            steps = (await world.client.get(f"/checkouts/{order_id}")).json()["steps"]
-            if all(steps[other]["status"] == "succeeded" for other in others):
-                break
-            await asyncio.sleep(0.005)
+    for other in others:
+        steps = (await world.until_step(order_id, other, "succeeded"))["steps"]
     assert steps[name]["status"] == "pending"
     assert [len(world.services[other].calls) for other in others] == [1, 1]
 
@@ -52,8 +48,7 @@ async def test_a_step_that_is_refused_cancels_neither_of_the_others(world: World
     for other in NAMES:
         world.services[other].always = refuse("not-today") if other == name else open_when(gate)
     placing = asyncio.create_task(world.place())
-    while not all(service.calls for service in world.services.values()):
-        await asyncio.sleep(0.001)
+    await eventually(lambda: all(service.calls for service in world.services.values()))
     await asyncio.sleep(0.02)
     gate.set()
     body = (await placing).json()
@@ -97,7 +92,7 @@ async def test_a_retry_that_is_refused_again_needs_attention_again(world: World)
     assert seen["steps"]["email"]["attempts"] == 3
 
 
-TROUBLE: Mapping[str, tuple[Answer, str]] = {
+TROUBLE: dict[str, tuple[Answer, str]] = {
     "503": (answer(503), "status-503"),
     "500": (answer(500, content=b"oops"), "status-500"),
     "429": (answer(429), "status-429"),
@@ -107,7 +102,7 @@ TROUBLE: Mapping[str, tuple[Answer, str]] = {
     "html": (answer(200, html="<p>hello"), "reply-wrong-content-type"),
     "no json": (answer(200, content=b"{", headers={"content-type": "application/json"}), "reply-malformed"),
     "shape": (answer(200, json={"delivery": 1}), "reply-wrong-shape"),
-    "another order": (answer(200, json={"order_id": "x", **RESULTS["email"]}), "reply-for-another-order"),
+    "another order": (answer(200, json={**RESULTS["email"], "order_id": "x"}), "reply-for-another-order"),
     "too large": (answer(200, json={"pad": "x" * 70_000}), "reply-too-large"),
     "302": (answer(302, headers={"location": "http://elsewhere.test/"}), "misrouted-302"),
     "401": (answer(401), "misrouted-401"),
@@ -192,16 +187,16 @@ async def test_a_fault_of_our_own_in_one_call_holds_up_no_other(opening: Opening
 async def test_a_service_that_comes_back_ends_the_wait_of_orders_with_long_pauses(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from checkout import resume
+    from checkout import clients, resume
     from tests.checkout.world import open_world
 
     monkeypatch.setattr(resume, "TRIAL_EVERY_S", 0.01)
-    pauses = {"resume_min_s": 500.0, "resume_max_s": 600.0, "default_wait_s": 0.3}
-    async with open_world(sqlite_url, call_max_attempts=1, **pauses) as world:
+    monkeypatch.setattr(clients, "FAILING_AFTER", 3)
+    monkeypatch.setattr(clients, "FAILING_AFTER_S", 0.0)
+    async with open_world(sqlite_url, call_max_attempts=1, resume_min_s=500, resume_max_s=600) as world:
         world.services["warehouse"].always = answer(503)
         ids = [(await world.place(headers={"Prefer": "wait=0"})).json()["order_id"] for _ in range(3)]
-        while len(world.services["warehouse"].calls) < 5:
-            await asyncio.sleep(0.005)
+        await eventually(lambda: len(world.services["warehouse"].calls) >= 5)
         world.services["warehouse"].always = None
         for order_id in ids:
             await world.until(order_id, "completed")
@@ -215,8 +210,7 @@ async def test_an_order_whose_process_died_is_finished_by_the_next(sqlite_url: s
     fakes["rewards"].always = lose_reply
     async with open_world(sqlite_url, services=fakes, call_max_attempts=1) as world:
         order_id = (await world.place(headers={"Prefer": "respond-async"})).json()["order_id"]
-        while not all(fake.calls for fake in fakes.values()):
-            await asyncio.sleep(0.001)
+        await eventually(lambda: all(fake.calls for fake in fakes.values()))
     fakes["warehouse"].always = fakes["rewards"].always = None
     async with open_world(sqlite_url, services=fakes) as world:
         done = await world.until(order_id, "completed")

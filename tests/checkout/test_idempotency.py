@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from checkout.idempotency import MAX_KEY, fingerprint, parse_key
 from servicekit.problems import ProblemError
 from tests.checkout.conftest import Opening
-from tests.checkout.world import ORDER, World, hang, open_when, refuse
+from tests.checkout.world import ORDER, World, eventually, hang, open_when, refuse
 
 OTHER = {**ORDER, "currency": "EUR"}
 KEYED = {"Idempotency-Key": "k-1"}
@@ -90,8 +90,7 @@ async def test_a_repeat_while_the_first_still_runs_waits_as_it_would_for_its_own
     gate = asyncio.Event()
     world.services["email"].always = open_when(gate)
     first = asyncio.create_task(world.place(headers=KEYED))
-    while not world.services["email"].calls:
-        await asyncio.sleep(0.001)
+    await eventually(lambda: world.services["email"].calls)
     early = await world.place(headers={**KEYED, "Prefer": "respond-async"})
     assert (early.status_code, early.json()["status"]) == (202, "in_progress")
     assert (early.headers["idempotency-replayed"], early.headers["retry-after"]) == ("true", "1")
@@ -124,7 +123,7 @@ async def test_the_key_with_another_body_is_refused(world: World) -> None:
 
 
 async def test_the_body_is_compared_as_json_not_as_text(world: World) -> None:
-    backwards = {key: ORDER[key] for key in reversed(ORDER)}
+    backwards = {key: ORDER[key] for key in reversed(list(ORDER))}
     assert (await world.place(headers=KEYED)).status_code == 201
     assert (await world.place(backwards, headers=KEYED)).status_code == 201
     spelt_out = {**ORDER, "ship_to": {key: v for key, v in ORDER["ship_to"].items() if v is not None}}
@@ -186,8 +185,7 @@ async def test_callers_do_not_share_their_keys(opening: Opening) -> None:
 async def test_a_client_that_goes_away_finds_its_order_by_its_key(world: World) -> None:
     world.services["email"].always = hang
     leaving = asyncio.create_task(world.place(headers={**KEYED, "Prefer": "wait=30"}))
-    while not world.services["email"].calls:
-        await asyncio.sleep(0.001)
+    await eventually(lambda: world.services["email"].calls)
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
     again = await world.place(headers={**KEYED, "Prefer": "respond-async"})

@@ -215,7 +215,7 @@ LARGEST = {
     "currency": "JPY",
     "lines": [{"sku": "s" * 64, "quantity": 10_000, "unit_price_minor": 100_000_000}] * 100,
     "ship_to": {
-        **{name: "x" * 200 for name in ("name", "line1", "line2", "city", "region", "postcode")},
+        **dict.fromkeys(("name", "line1", "line2", "city", "region", "postcode"), "x" * 200),
         "country": "JP",
     },
 }

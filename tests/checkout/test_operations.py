@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.checkout.conftest import Opening
-from tests.checkout.world import OPERATOR, ORDER, World, hang, refuse
+from tests.checkout.world import OPERATOR, ORDER, World, eventually, hang, refuse
 
 SHOP = {"Authorization": "Bearer shop-key-0123456789"}
 TILL = {"Authorization": "Bearer till-key-0123456789"}
@@ -100,8 +100,7 @@ async def test_an_abandoned_order_needs_attention_and_rests(world: World) -> Non
     world.services["email"].always = hang
     world.services["rewards"].always = refuse("no")
     order_id = (await world.place(headers={"Prefer": "respond-async"})).json()["order_id"]
-    while (await world.client.get(f"/checkouts/{order_id}")).json()["steps"]["rewards"]["status"] != "failed":
-        await asyncio.sleep(0.002)
+    await world.until_step(order_id, "rewards", "failed")
     reply = await world.client.post(f"/checkouts/{order_id}/abandon", headers=OPERATOR)
     steps = reply.json()["steps"]
     assert reply.json()["status"] == "needs_attention"
@@ -126,8 +125,7 @@ async def test_a_success_that_comes_after_all_replaces_what_was_abandoned(world:
     gate = asyncio.Event()
     world.services["email"].always = open_when(gate)
     order_id = (await world.place(headers={"Prefer": "respond-async"})).json()["order_id"]
-    while not world.services["email"].calls:
-        await asyncio.sleep(0.001)
+    await eventually(lambda: world.services["email"].calls)
     await world.client.post(f"/checkouts/{order_id}/abandon", headers=OPERATOR)
     gate.set()
     done = await world.until(order_id, "completed")
@@ -180,8 +178,8 @@ ROUTES = [
 
 
 async def _ask(world: World, method: str, path: str, headers: dict[str, str]) -> httpx.Response:
-    body = {"json": ORDER} if path == "/checkouts" and method == "POST" else {}
-    return await world.client.request(method, path.replace("{id}", "nothing"), headers=headers, **body)
+    body = ORDER if path == "/checkouts" and method == "POST" else None
+    return await world.client.request(method, path.replace("{id}", "nothing"), headers=headers, json=body)
 
 
 @pytest.mark.parametrize(("method", "path", "roles"), ROUTES)
@@ -207,8 +205,9 @@ async def test_each_route_opens_to_its_own_roles_alone(
 
 async def test_the_open_api_lets_nobody_but_the_operator_at_the_operators_routes(world: World) -> None:
     for method, path, roles in ROUTES:
-        status = (await _ask(world, method, path, {})).status_code
-        assert (status == 403) == (roles == {"operator"})
+        reply = await _ask(world, method, path, {})
+        assert (reply.status_code == 401) == (roles == {"operator"})
+        assert ("www-authenticate" in reply.headers) == (roles == {"operator"})
         assert (await _ask(world, method, path, STRANGER)).status_code == 401
 
 

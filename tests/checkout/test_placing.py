@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.checkout.conftest import Opening
-from tests.checkout.world import ORDER, World, answer, hang, open_when
+from tests.checkout.world import ORDER, World, answer, eventually, hang, open_when
 
 GUEST = {**ORDER, "customer": {**ORDER["customer"], "rewards_member": False}}
 
@@ -117,8 +117,7 @@ async def test_nobody_watches_any_more_once_everybody_is_answered(world: World) 
 async def test_waiting_clients_are_sent_home_with_what_there_is_when_the_service_drains(world: World) -> None:
     world.services["email"].always = hang
     waiting = asyncio.create_task(world.place(headers={"Prefer": "wait=30"}))
-    while not world.services["email"].calls:
-        await asyncio.sleep(0.001)
+    await eventually(lambda: world.services["email"].calls)
     world.health.drain()
     async with asyncio.timeout(2):
         reply = await waiting

@@ -38,9 +38,11 @@ from servicekit.migrate import current_version, migrate, newest_version
 from servicekit.web import Health
 
 PACKAGE = Path(checkout.__file__).parent
+PATIENCE_S = 10
+POLL_S = 0.002
 OPERATOR = {"Authorization": "Bearer operator-token-0123"}
 ORDER: Mapping[str, Any] = EXAMPLE_REQUEST
-RESULTS = {
+RESULTS: dict[str, dict[str, Any]] = {
     "email": {"delivery": "queued"},
     "warehouse": {"shipment_id": "s-1", "state": "preparing"},
     "rewards": {"balance_id": "b-1", "points": 43},
@@ -135,26 +137,35 @@ class World:
     async def place(self, order: Mapping[str, Any] = ORDER, **options: Any) -> httpx.Response:
         return await self.client.post("/checkouts", json=order, **options)
 
-    async def until_error(self, order_id: str, name: str, slug: str) -> dict[str, Any]:
-        """The order, once this step's last error is this one."""
-        async with asyncio.timeout(10):
-            while True:
-                seen: dict[str, Any] = (
-                    await self.client.get(f"/checkouts/{order_id}", headers=OPERATOR)
-                ).json()
-                if seen["steps"][name].get("last_error") == slug:
-                    return seen
-                await asyncio.sleep(0.005)
+    async def read(self, order_id: str) -> dict[str, Any]:
+        """The order as the operator sees it now."""
+        seen: dict[str, Any] = (await self.client.get(f"/checkouts/{order_id}", headers=OPERATOR)).json()
+        return seen
 
     async def until(self, order_id: str, status: str) -> dict[str, Any]:
-        """The order, once it has this status; the test's own timeout bounds the wait."""
-        async with asyncio.timeout(10):
-            while True:
-                reply = await self.client.get(f"/checkouts/{order_id}", headers=OPERATOR)
-                seen: dict[str, Any] = reply.json()
-                if seen["status"] == status:
-                    return seen
-                await asyncio.sleep(0.005)
+        """The order, once it has this status."""
+        return await self._until(order_id, lambda seen: seen["status"] == status)
+
+    async def until_error(self, order_id: str, name: str, slug: str) -> dict[str, Any]:
+        """The order, once this step's last error is this one."""
+        return await self._until(order_id, lambda seen: seen["steps"][name].get("last_error") == slug)
+
+    async def until_step(self, order_id: str, name: str, status: str) -> dict[str, Any]:
+        """The order, once this step has this status."""
+        return await self._until(order_id, lambda seen: seen["steps"][name]["status"] == status)
+
+    async def _until(self, order_id: str, right: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE_S):
+            while not right(seen := await self.read(order_id)):  # noqa: ASYNC110 - as a client that polls
+                await asyncio.sleep(POLL_S)
+        return seen
+
+
+async def eventually(right: Callable[[], object]) -> None:
+    """Let everybody else go on until this is so."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not right():  # noqa: ASYNC110 - the fakes' plain lists tell nobody of their changes
+            await asyncio.sleep(POLL_S)
 
 
 def settings_for(database_url: str, **given: Any) -> Settings:
@@ -213,7 +224,7 @@ async def open_world(
         for service in clients.values():
             service.on_recovery = resumer.recovered
         if opened.dialect == "sqlite":
-            await journal.make_all_due(first_passes_too=True)
+            await journal.make_all_due(leased_too=True)
         if resuming:
             await _in_background(stack, resumer.run())
         health = Health(check=lambda: opened.read(can_read), on_drain=[watchers.close])

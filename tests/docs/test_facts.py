@@ -87,6 +87,16 @@ def test_the_defaults_on_the_operations_page_are_the_code_s() -> None:
     assert checked > 20
 
 
+def test_the_bounds_on_the_architecture_page_are_the_code_s() -> None:
+    checked = 0
+    for cells in rows("docs/architecture.md"):
+        for name in quoted(cells[-1]) if len(cells) == 3 else ():
+            for value in _bounds(name):
+                assert any(_stands(shown, cells[1]) for shown in _renderings(value)), f"{name}: {value:g}"
+                checked += 1
+    assert checked > 40
+
+
 def test_the_problem_pages_are_those_of_the_catalogues() -> None:
     folder = ROOT / problem_pages.FOLDER
     written = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.md")}
@@ -128,6 +138,31 @@ def test_the_next_commands_are_to_be_typed_as_duet_was_called() -> None:
         "duet kill warehouse",
         "duet audit --wait 60",
     ]
+
+
+def _bounds(name: str) -> set[float]:
+    """The numbers that a setting (`*_`: of any service) or a constant of a module stands for."""
+    file, _, constant = name.partition(":")
+    if constant:
+        value = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), constant, None)
+        return {value} if isinstance(value, int | float) else set()
+    prefix, _, field = name.partition("_")
+    named = [
+        settings.model_fields[field.lower()].default
+        for service, settings in SETTINGS.items()
+        if field.lower() in settings.model_fields and prefix in ("*", service.upper())
+    ]
+    return {value for value in named if isinstance(value, int | float)}
+
+
+def _renderings(value: float) -> set[str]:
+    """How a person may write a number: as it is, in KiB or MiB, in days, in words."""
+    parts = {f"{value:,g}", f"{value * 1000:g} ms", f"{value / 1024:g} KiB", f"{value / 86_400:g} days"}
+    return parts | ({"a fifth"} if value == 0.2 else set())
+
+
+def _stands(shown: str, text: str) -> bool:
+    return re.search(rf"(?<![\d.,]){re.escape(shown)}(?![\d.]|,\d)", text) is not None
 
 
 @cache

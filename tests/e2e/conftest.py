@@ -1,4 +1,7 @@
-"""Every test of this folder is marked `e2e`; systems that several tests of a module share are made here."""
+"""Every test of this folder is marked `e2e`: it starts real processes.
+
+The tests of a module share a system where they can: give a worker whole modules (`--dist loadfile`).
+"""
 
 from pathlib import Path
 
@@ -7,9 +10,9 @@ import pytest
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before marks select
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lives here, and keep a module's tests on one worker: they share a system."""
+    """Mark what lives here."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.xdist_group(f"e2e-{item.path.stem}"))

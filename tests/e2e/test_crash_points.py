@@ -34,7 +34,9 @@ def armed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSystem]:
 
 def test_every_service_has_crash_points_before_and_after_its_commit() -> None:
     for name in SERVICES:
-        moments = {point.partition(".")[2].partition("-")[0] for point in POINTS if point.startswith(f"{name}.")}
+        moments = {
+            point.partition(".")[2].partition("-")[0] for point in POINTS if point.startswith(f"{name}.")
+        }
         assert moments >= {"before", "after"}, name
 
 
@@ -47,8 +49,24 @@ def test_a_crash_just_there_loses_nothing_and_repeats_nothing(armed: LiveSystem,
         _arm(crash_file, point)
         eventually(lambda: not crash_file.exists(), 20, f"{point} is reached")
         armed.wait_ready(name, but=victim)
-        assert orders.finish()["completed"] == 8
+        placed = orders.finish()
+        assert placed["completed"] == 8
     armed.audit()
+    _expect_mail(armed, {order["order_id"] for order in placed["orders"]})
+
+
+def _expect_mail(system: LiveSystem, order_ids: set[str]) -> None:
+    """Every confirmation is sent at last; should one arrive twice, then under the same Message-ID."""
+    with system.client("email") as email, system.client("mailbox") as mailbox:
+
+        def all_sent() -> bool:
+            answers = [email.get(f"/emails/{order_id}").json() for order_id in order_ids]
+            return all(confirmation["delivery"] == "sent" for confirmation in answers)
+
+        eventually(all_sent, 30, "all mail is sent")
+        for order_id in order_ids:
+            mails = mailbox.get("/api/messages", params={"order": order_id}).json()["messages"]
+            assert len({mail["message_id"] for mail in mails}) == 1, mails
 
 
 def _arm(crash_file: Path, point: str) -> None:

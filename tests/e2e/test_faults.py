@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -32,6 +33,15 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSystem]:
     quick = {**RESUME_SOON, "CHECKOUT_CALL_TIMEOUT_S": "0.5", "CHECKOUT_DATABASE_TIMEOUT_S": "1"}
     with live_system(tmp_path_factory.mktemp("faults"), quick) as system:
         yield system
+
+
+@pytest.fixture(autouse=True)
+def leave_it_whole(system: LiveSystem) -> Iterator[None]:
+    """A test that fails half-way must not make the next ones fail."""
+    yield
+    for name, row in system.rows().items():
+        if verb := {"stopped": "start", "paused": "resume"}.get(row["state"]):
+            system.duet(verb, name)
 
 
 @contextmanager
@@ -83,12 +93,9 @@ def test_a_service_in_trouble_delays_its_own_step_only_and_for_no_longer_than_th
             assert placed.headers["Retry-After"]
             order_id = placed.json()["order_id"]
             order = eventually(
-                lambda: _with_last_error(checkout, order_id, name), 15, f"the order shows {name}'s trouble"
+                lambda: _held_up_by(checkout, order_id, name), 15, f"{name}'s step alone is pending"
             )
-            others = {other: order["steps"][other]["status"] for other in SERVICES_CALLED if other != name}
-            assert set(others.values()) == {"succeeded"}, order
             assert order["status"] == "in_progress"
-            assert order["steps"][name]["status"] == "pending"
             assert order["steps"][name]["since"]
             assert order["steps"][name]["last_error"] in slugs, order
         done = _until_completed(checkout, order_id)
@@ -141,11 +148,12 @@ def test_a_reply_lost_after_the_commit_makes_no_second_effect(system: LiveSystem
             for order_id in order_ids:
                 order = checkout.get(f"/checkouts/{order_id}").json()
                 assert order["steps"]["warehouse"]["status"] == "pending", order
-                assert warehouse.get(f"/shipments/{order_id}").status_code == 200  # done, but checkout can't know
+                done = f"/shipments/{order_id}"  # which checkout cannot know
+                eventually(partial(_is_there, warehouse, done), 10, "the shipment is there")
             proxy.cutting.clear()
             for order_id in order_ids:
                 assert _until_completed(checkout, order_id)["steps"]["warehouse"]["attempts"] >= 2
-            assert proxy.cut >= 2 * len(order_ids)
+            assert proxy.cut >= len(order_ids)
             assert warehouse.get(f"/stock/{sku}").json()["allocated"] == 3 * len(order_ids)
         system.audit()
 
@@ -179,9 +187,16 @@ def _place(
     return checkout.post("/checkouts", json=body or ORDER, headers=headers)
 
 
-def _with_last_error(checkout: httpx.Client, order_id: str, name: str) -> dict[str, Any] | None:
+def _is_there(client: httpx.Client, path: str) -> bool:
+    return client.get(path).is_success
+
+
+def _held_up_by(checkout: httpx.Client, order_id: str, name: str) -> dict[str, Any] | None:
+    """The order, once only this step is unfinished and says what hinders it."""
     order: dict[str, Any] = checkout.get(f"/checkouts/{order_id}").json()
-    return order if "last_error" in order["steps"][name] else None
+    steps = order["steps"]
+    unfinished = {other: step["status"] for other, step in steps.items() if step["status"] != "succeeded"}
+    return order if unfinished == {name: "pending"} and "last_error" in steps[name] else None
 
 
 def _until_completed(checkout: httpx.Client, order_id: str) -> dict[str, Any]:

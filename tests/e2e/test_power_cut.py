@@ -1,7 +1,7 @@
 """Simulated power cuts of the accept path: an order that was answered 2xx is on disk, wherever the cut comes.
 
-The real service runs under a recorder of its writes and fsyncs; the files are rebuilt as a cut would have left
-them, opened by SQLite, and must hold every order that was answered before. The same with SQLite's
+The real service runs under a recorder of its writes and fsyncs; the files are rebuilt as a cut would have
+left them, opened by SQLite, and must hold every order that was answered before. The same with SQLite's
 `synchronous=NORMAL` must lose orders: a simulation that cannot see that loss would prove nothing.
 """
 
@@ -34,7 +34,9 @@ def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_no_order_that_was_answered_is_lost_by_a_power_cut(tmp_path: Path, recorder: Path) -> None:
     recording = record_accepts(tmp_path, recorder, ROOT, ORDERS)
     assert len(recording.acked) == ORDERS
-    written_back = [r for r in recording.records if r.kind is Kind.WRITE and r.path == str(recording.database)]
+    written_back = [
+        r for r in recording.records if r.kind is Kind.WRITE and r.path == str(recording.database)
+    ]
     assert len(written_back) >= PAGES_OF_A_CHECKPOINT, "no checkpoint was recorded: place more orders"
     for seed in (None, 1, 2):
         lost = [len(missing) for missing in _missing_after_cuts(recording, tmp_path / "rebuilt", seed)]

@@ -1,4 +1,4 @@
-"""The path of `make run`: the whole system up, one order through all of it, and an end that leaves nothing."""
+"""The path of `make run`: the whole system up, one order through all of it, an end that leaves nothing."""
 
 import json
 import signal

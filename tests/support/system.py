@@ -34,7 +34,7 @@ POLL_S = 0.05
 OWN_PREFIXES = ("CHECKOUT_", "EMAIL_", "WAREHOUSE_", "REWARDS_", "MAILBOX_", "DUET_")
 SERVICES = ("checkout", "email", "warehouse", "rewards")
 PROCESSES = (*SERVICES, "mailbox")
-RESUME_SOON: Mapping[str, str] = {"CHECKOUT_RESUME_MIN_S": "0.5", "CHECKOUT_RESUME_MAX_S": "2"}
+RESUME_SOON = {"CHECKOUT_RESUME_MIN_S": "0.5", "CHECKOUT_RESUME_MAX_S": "2"}
 NOTHING_WRONG = ("lost", "missing", "duplicate", "unexpected", "late", "unfinished")
 
 ORDER: Mapping[str, Any] = {
@@ -57,6 +57,7 @@ class LiveSystem:
         self.announced: dict[str, Any] = {}
         self._state = data.parent / f"{data.name}-state"
         self._state.mkdir(parents=True, exist_ok=True)
+        self._errors = self._state / "up.err"
         self._settings = dict(settings)
         self._up: subprocess.Popen[bytes] | None = None
 
@@ -78,23 +79,26 @@ class LiveSystem:
         own = {"XDG_STATE_HOME": str(self._state), MARK: str(self.data), "PYTHONSAFEPATH": "1"}
         return kept | own | {"PYTHONPATH": str(ROOT)} | self._settings
 
-    def start(self, *options: str) -> None:
+    def start(self) -> None:
         """Run `duet up` and return when it says that all is ready; fail with its words if it does not."""
-        errors = self._state / "up.err"
-        with errors.open("ab") as target:
+        self.begin()
+        line = _first_line(self.supervisor, READY_S)
+        if not line:
+            self.end(signal.SIGKILL)
+            raise AssertionError(f"duet up did not become ready: {self._errors.read_text()[-3000:]}")
+        self.announced = json.loads(line)
+
+    def begin(self) -> None:
+        """Run `duet up`, and don't wait for anything."""
+        with self._errors.open("ab") as target:
             self._up = subprocess.Popen(
-                self._command("up", "--json", *options),
+                self._command("up", "--json"),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=target,
                 cwd=ROOT,
                 env=self.environment,
             )
-        line = _first_line(self._up, READY_S)
-        if not line:
-            self.end(signal.SIGKILL)
-            raise AssertionError(f"duet up did not become ready: {errors.read_text()[-3000:]}")
-        self.announced = json.loads(line)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> float:
         """Signal the supervisor and wait for its end; how many seconds that took."""
@@ -160,7 +164,8 @@ class LiveSystem:
             fresh = all(row["ready"] and row["pid"] != but for row in rows.values())
             return rows if fresh else None
 
-        return eventually(ready, within_s, f"{' '.join(names) or 'all'} ready")
+        rows: dict[str, Any] = eventually(ready, within_s, f"{' '.join(names) or 'all'} ready")
+        return rows
 
     def kill(self, name: str, but: int | None = None) -> int:
         """SIGKILL a process once it is ready; the id of the killed one."""
@@ -247,7 +252,7 @@ def unstarted_system(folder: Path, settings: Mapping[str, str] | None = None) ->
 
 
 def eventually(probe: Callable[[], Any], within_s: float, what: str) -> Any:
-    """The first true value of `probe`; fails after `within_s` seconds. A supervisor just begun may be deaf."""
+    """The first true value of `probe`; fails after `within_s` seconds. Where nobody listens yet, try on."""
     deadline = time.monotonic() + within_s
     trouble: LabError | httpx.TransportError | None = None
     while time.monotonic() < deadline:

@@ -1,7 +1,8 @@
 """The files of a recorded process as a power cut would have left them, at any moment.
 
 A file holds what its last completed sync covered. Of the writes after it, the disk may have kept none, or any
-of them, whole or in sectors: both are modelled. A removal counts from when it was asked for or never, alike.
+of them, whole or in sectors: both are modelled. A removal is on disk once any file was synced after it, as on
+file systems that journal their metadata in order (ext4, XFS, APFS).
 """
 
 import random
@@ -57,7 +58,7 @@ class _File:
 
 
 class Disk:
-    """What is on disk and what is on its way there; `apply` the records one by one, and `cut` at any point."""
+    """What is on disk and what is on its way there: `apply` records one by one, and `cut` at any point."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         """`files`: path and content of what was there, and durable, before the recording began."""
@@ -66,10 +67,14 @@ class Disk:
     def apply(self, record: Record) -> None:
         """Let one call happen."""
         file = self._files.setdefault(record.path, _File(None))
-        if record.kind is Kind.SYNC:
-            file.synced, file.since = _after(file.synced, file.since), []
-        else:
+        if record.kind is not Kind.SYNC:
             file.since.append(record)
+            return
+        file.synced, file.since = _after(file.synced, file.since), []
+        for other in self._files.values():
+            if any(one.kind is Kind.UNLINK for one in other.since):
+                last = max(number for number, one in enumerate(other.since) if one.kind is Kind.UNLINK)
+                other.synced, other.since = None, other.since[last + 1 :]
 
     def cut(self, chance: random.Random | None = None) -> dict[str, bytes]:
         """The files after a power cut now: without `chance` all that was not synced is lost, else some."""

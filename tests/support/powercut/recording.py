@@ -1,7 +1,7 @@
-"""The real checkout service, run under the recorder while a client places orders and notes each answer's time.
+"""The real checkout service, under the recorder, while a client places orders and notes each answer's time.
 
-Its three services are out of reach: only the accept path and the outcomes of failed calls write. Nothing here
-needs root.
+Its three services are out of reach: only the accept path and the outcomes of failed calls write. Nothing
+here needs root.
 """
 
 import asyncio

@@ -1,0 +1,22 @@
+"""The acceptance scenario to the letter: 500 orders, ten a second, a SIGKILL each second, a balance."""
+
+from pathlib import Path
+
+from tests.support.kills import kill_in_turn
+from tests.support.system import PROCESSES, live_system
+
+ORDERS = 500
+RATE = 10
+KILLS = 50  # one each second, for as long as orders come in
+
+
+def test_five_hundred_orders_survive_a_kill_each_second(tmp_path: Path) -> None:
+    with live_system(tmp_path) as system:
+        with system.orders(ORDERS, RATE) as orders:
+            hit = kill_in_turn(system, KILLS, every_s=ORDERS / RATE / KILLS)
+            placed = orders.finish()
+        report = system.audit()
+        assert set(hit) == set(PROCESSES)
+        assert sum(hit.values()) == KILLS
+        assert report["accepted"] == placed["accepted"] == ORDERS
+        assert report["orders"] == {"in_progress": 0, "needs_attention": 0, "completed": ORDERS}

@@ -1,0 +1,60 @@
+"""Long kill tests: random moments, every process, the supervisor too; audited after each round."""
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.kills import kill_in_turn
+from tests.support.system import LiveSystem, live_system
+
+ROUNDS = 4
+KILLS_A_ROUND = 28
+SUPERVISORS = 8
+KILLS_BETWEEN = 4
+
+
+@pytest.mark.timeout(300)
+def test_random_kills_under_load_round_after_round(tmp_path: Path) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    jitter = random.Random(seed)
+    with live_system(tmp_path) as system:
+        for number in range(1, ROUNDS + 1):
+            with system.orders(350, 14) as orders:
+                kill_in_turn(system, KILLS_A_ROUND, every_s=0.9, jitter=jitter)
+                orders.finish()
+            system.wait_ready()
+            assert system.audit()["accepted"] == number * 350
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_supervisor_is_started_again_under_load_and_nothing_is_lost(tmp_path: Path) -> None:
+    with live_system(tmp_path) as system:
+        with system.orders(700, 7) as orders:
+            for _ in range(SUPERVISORS):
+                kill_in_turn(system, KILLS_BETWEEN, every_s=0.8)
+                _kill_supervisor_and_start_again(system)
+            _kill_everything_at_once_and_start_again(system)
+            orders.finish()
+        assert system.audit()["accepted"] == 700
+
+
+def _kill_supervisor_and_start_again(system: LiveSystem) -> None:
+    """What the killed one leaves running is ended by the next one, which says that all is ready."""
+    left = {process.pid for process in system.processes()} - {system.supervisor.pid}
+    system.end(signal.SIGKILL)
+    system.start()
+    now = set(system.announced["pids"].values())
+    assert not now & left
+
+
+def _kill_everything_at_once_and_start_again(system: LiveSystem) -> None:
+    """As when the machine stops: the supervisor and all that it started, in one moment."""
+    pids = [row["pid"] for row in system.wait_ready().values()]
+    for pid in [system.supervisor.pid, *pids]:
+        os.kill(pid, signal.SIGKILL)
+    system.end(signal.SIGKILL)
+    system.start()

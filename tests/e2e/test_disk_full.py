@@ -1,0 +1,99 @@
+"""The disk full under the whole system: accepts are refused while it lasts, and nothing accepted is lost.
+
+A small file system of its own stands for the disk; to mount it takes root, so elsewhere this runs in CI only.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.system import ORDER, RESUME_SOON, LiveSystem, eventually, unstarted_system
+
+SIZE = "48m"  # each of four databases has a log beside it that grows to 4 MiB
+MOUNT_S = 10.0
+REFUSALS = 3  # seen one after the other, before there is room again
+REFUSE_SOON = {"CHECKOUT_DATABASE_TIMEOUT_S": "1"}
+BLOCK = bytes(64 * 1024)
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(
+        sys.platform != "linux" or os.geteuid() != 0, reason="needs root on Linux, to mount a small disk"
+    ),
+]
+
+
+@pytest.fixture
+def on_small_disk(tmp_path: Path) -> Iterator[LiveSystem]:
+    """A system whose data folder is a file system of a few megabytes, not started yet."""
+    disk = tmp_path / "duet"
+    disk.mkdir()
+    options = f"size={SIZE},mode=0700"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)],
+        capture_output=True,
+        text=True,
+        timeout=MOUNT_S,
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"may not mount a file system here: {mounted.stderr.strip()}")
+    try:
+        with unstarted_system(tmp_path, RESUME_SOON | REFUSE_SOON) as system:
+            yield system
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True, timeout=MOUNT_S)
+
+
+def test_a_full_disk_refuses_orders_while_it_lasts_and_loses_none(on_small_disk: LiveSystem) -> None:
+    system = on_small_disk
+    system.start()
+    filler = system.data / "filler"
+    with system.client("checkout") as checkout, system.orders(count=150, rate=15) as orders:
+        eventually(lambda: _accepted_some(checkout), 15, "orders come in")
+        _fill(filler)
+        for _ in range(REFUSALS):
+            refused = eventually(lambda: _refusal(checkout), 30, "an order is refused")
+            assert refused.status_code == 503, refused.text
+            assert refused.headers["Retry-After"]
+            assert refused.json()["type"].endswith("/problems/checkout/storage-unavailable")
+        assert checkout.get("/healthz").status_code == 200
+        killed = system.kill("warehouse")
+        filler.unlink()
+        placed = orders.finish()
+        assert placed["retries"] > 0
+        assert placed["completed"] == 150
+        assert _place(checkout).is_success
+    rows = system.wait_ready("warehouse", but=killed) and system.wait_ready()
+    assert {name for name, row in rows.items() if row["restarts"]} == {"warehouse"}
+    assert system.audit()["accepted"] == 150
+
+
+def _fill(filler: Path) -> None:
+    """Take all the room there is, to the last byte."""
+    with filler.open("wb", buffering=0) as file:
+        for size in (len(BLOCK), 4096, 1):
+            with contextlib.suppress(OSError):
+                while file.write(BLOCK[:size]):
+                    pass
+
+
+def _accepted_some(checkout: httpx.Client) -> bool:
+    return len(checkout.get("/checkouts", params={"limit": 20}).json()["checkouts"]) >= 15
+
+
+def _place(checkout: httpx.Client) -> httpx.Response:
+    headers = {"Idempotency-Key": f'"{uuid.uuid4()}"', "Prefer": "respond-async"}
+    return checkout.post("/checkouts", json=ORDER, headers=headers)
+
+
+def _refusal(checkout: httpx.Client) -> httpx.Response | None:
+    """A first refused order; what SQLite can write into room that it already has is still accepted."""
+    answer = _place(checkout)
+    return None if answer.is_success else answer
