@@ -311,6 +311,23 @@ async def test_watchers_hear_of_a_change_once_it_is_committed(database: Database
     await journal.aclose()
 
 
+async def test_watchers_hear_of_a_change_whose_pass_ended_during_the_commit(database: Database) -> None:
+    watchers = Watchers()
+    journal = Journal(database, watchers)
+    placed = placement()
+    await journal.accept(placed)
+    with watchers.watching(placed.order.order_id) as watch:
+        recording = asyncio.create_task(
+            journal.record(placed.progress, [success(placed.order.order_id, "email")])
+        )
+        await asyncio.sleep(0)
+        recording.cancel()
+        await journal.aclose()
+        assert recording.cancelled()
+        assert watch.progress is not None
+        assert watch.progress.version == placed.progress.version + 1
+
+
 async def test_an_order_is_claimed_once_it_is_due_and_by_one_only(journal: Journal) -> None:
     fresh, due = placement(lease_s=60), placement(lease_s=-1)
     for each in (fresh, due):
