@@ -108,6 +108,7 @@ class Database:
             self._hold_alone(path)
             self._writer = _sqlite_engine(path, writing=True)
             self._reader = _sqlite_engine(path, writing=False)
+            _switch_to_wal(self._writer, path.parent)
             writers, readers = 1, SQLITE_READERS
         elif self.dialect == "postgresql":
             self._writer = self._reader = _postgres_engine(url, timeout_s)
@@ -307,6 +308,18 @@ def _sqlite_engine(path: Path, *, writing: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
+
+
+def _switch_to_wal(engine: Engine, folder: Path) -> None:
+    # SQLite deletes its rollback journal then, but does not fsync the folder: on a file system that may lose
+    # the removal, a power cut would bring the old journal back over what has been accepted since.
+    with engine.connect():
+        pass
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _postgres_engine(url: str, timeout_s: float) -> Engine:

@@ -1,4 +1,4 @@
-"""The promise under random interleavings: every accepted order ends with exactly one effect for each owed step.
+"""The promise under random interleavings: each accepted order ends with one effect for each owed step.
 
 Requests are repeated, passes are cut down at any point, processes are replaced, replies are lost after the
 effect, services fail and come back. The fake services count effects by order id and never deduplicate for us
@@ -42,14 +42,20 @@ ANSWERS: dict[str, Answer] = {
 }
 
 Move = tuple[str, Any]
-MOVES = st.one_of(
-    st.tuples(st.just("place"), st.tuples(st.integers(0, 3), st.integers(1, 4))),
-    st.tuples(st.just("script"), st.tuples(st.sampled_from(list(RESULTS)), st.sampled_from(list(ANSWERS)))),
-    st.tuples(st.just("cut"), st.integers(0, 3)),
-    st.tuples(st.just("crash"), st.just(None)),
-    st.tuples(st.just("wait"), st.integers(1, 15)),
-    st.tuples(st.just("retry"), st.just(None)),
+TROUBLE = st.lists(
+    st.tuples(st.sampled_from(list(RESULTS)), st.sampled_from(list(ANSWERS))), min_size=1, max_size=5
 )
+PLACE: st.SearchStrategy[Move] = st.tuples(
+    st.just("place"), st.tuples(st.integers(0, 3), st.integers(1, 4), TROUBLE)
+)
+INTERRUPT: st.SearchStrategy[Move] = st.one_of(
+    st.tuples(st.just("cut"), st.integers(0, 3)),
+    st.tuples(st.just("crash"), st.none()),
+    st.tuples(st.just("wait"), st.integers(1, 15)),
+    st.tuples(st.just("retry"), st.none()),
+)
+# Orders meet trouble, and then something else happens while it lasts.
+MOVES = st.lists(st.tuples(PLACE, st.lists(INTERRUPT, max_size=3)), min_size=1, max_size=6)
 
 
 class System:
@@ -114,7 +120,7 @@ class System:
         return found
 
     async def check(self) -> None:
-        """Clients were told one id for each key, and each of these orders has one effect for each owed step."""
+        """Clients were told one id for each key, and each of these orders has one effect a step owed."""
         orders = {each["order_id"]: each for each in await self._page()}
         told = [order_id for ids in self.accepted.values() for order_id in ids]
         assert all(len(ids) == 1 for ids in self.accepted.values())
@@ -132,10 +138,10 @@ async def play(system: System, moves: Sequence[Move]) -> None:
     for move, what in moves:
         match move:
             case "place":
-                await system.place(*what)
-            case "script":
-                name, kind = what
-                system.fakes[name].script.append(ANSWERS[kind])
+                key, times, trouble = what
+                for name, kind in trouble:
+                    system.fakes[name].script.append(ANSWERS[kind])
+                await system.place(key, times)
             case "cut":
                 system.cut(what)
             case "crash":
@@ -149,15 +155,16 @@ async def play(system: System, moves: Sequence[Move]) -> None:
 
 
 @settings(
-    max_examples=30,
+    max_examples=50,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(moves=st.lists(MOVES, min_size=1, max_size=20))
+@given(rounds=MOVES)
 async def test_every_accepted_order_ends_with_one_effect_for_each_owed_step(
-    empty_journal: Path, moves: list[Move]
+    empty_journal: Path, rounds: list[tuple[Move, list[Move]]]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = shutil.copy(empty_journal, Path(folder) / "checkout.db")
         async with AsyncExitStack() as stack:
+            moves = [move for place, interrupts in rounds for move in (place, *interrupts)]
             await play(System(f"sqlite:///{path}", stack), moves)

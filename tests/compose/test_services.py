@@ -15,7 +15,7 @@ import pytest
 
 from tests.compose.system import ORDER, STOP_S, ComposeSystem, compose_system, eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("compose")]
+pytestmark = pytest.mark.e2e
 
 REPLICAS = ("checkout-1", "checkout-2")
 SERVICES = ("email", "warehouse", "rewards")

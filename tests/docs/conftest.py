@@ -26,11 +26,10 @@ SCRIPT_S = 150.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of this folder on one worker: they share the system."""
+    """The tests of this folder run on the real processes."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.xdist_group("docs"))
 
 
 @dataclass(frozen=True)
