@@ -102,11 +102,14 @@ class ServiceClient:
     ) -> None:
         self.name = name
         self._base_url = base_url.rstrip("/")
-        self._headers = {
-            "Authorization": f"Bearer {token}",
-            "Content-Type": "application/json",
-            "Accept-Encoding": "identity",  # aiohttp would ask for gzip, which a proxy may then do
-        }
+        self._headers = httpx.Headers(
+            {
+                "Authorization": f"Bearer {token}",
+                "Content-Type": "application/json",
+                "Accept-Encoding": "identity",  # aiohttp would ask for gzip, which a proxy may then do
+            }
+        )
+        self._urls: dict[str, httpx.URL] = {}  # parsed once for each of the few paths
         self._transport = transport
         self._settings = settings
         self._metrics = metrics
@@ -243,7 +246,8 @@ class ServiceClient:
         self, path: str, content: bytes, timeout_s: float
     ) -> tuple[int, Mapping[str, str], bytes]:
         """One request and its whole reply within one deadline (httpx's own timeouts are per operation)."""
-        request = httpx.Request("POST", self._base_url + path, headers=self._headers, content=content)
+        url = self._urls.get(path) or self._urls.setdefault(path, httpx.URL(self._base_url + path))
+        request = httpx.Request("POST", url, headers=self._headers, content=content)
         try:
             async with asyncio.timeout(timeout_s):
                 response = await self._transport.handle_async_request(request)
