@@ -14,6 +14,7 @@ from checkout.journal import Journal
 from checkout.metrics import OrderMetrics
 from checkout.orders import Order, Progress
 from checkout.settings import Settings
+from servicekit.batching import BatcherClosedError, QueueFullError
 from servicekit.db import StorageUnavailableError
 from servicekit.problems import ProblemError
 
@@ -101,7 +102,7 @@ class Passes:
             log.warning("pass broke off", extra=about, exc_info=True)
         try:
             await self._journal.end_pass(order.order_id, self._pause_s(progress.passes))
-        except StorageUnavailableError:
+        except (StorageUnavailableError, QueueFullError, BatcherClosedError):
             log.warning("cannot let go of an order: its lease will run out", extra=about)
 
     def _pause_s(self, passes: int) -> float:

@@ -12,8 +12,7 @@ from tests.api.apps import CALLER, CONDUCTOR, OPERATOR, ROOT
 from tests.api.conftest import NAMES, Served
 
 EXAMPLES = 20
-RUN_S = 100
-PHASES = "examples,fuzzing"
+RUN_S = 280
 # Whose token opens what; everything else is the operator's.
 TOKENS = {
     "checkout": ("/checkouts", CALLER),
@@ -39,8 +38,13 @@ headers = {{ Authorization = "Bearer {token}" }}
 """
 
 
+# The second walks every boundary of every schema, which takes a minute and more.
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("phases", ["examples,fuzzing", pytest.param("coverage", marks=pytest.mark.chaos)])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_service_does_what_its_document_says(name: str, served: Served, tmp_path: Path) -> None:
+def test_a_service_does_what_its_document_says(
+    name: str, phases: str, served: Served, tmp_path: Path
+) -> None:
     path, token = TOKENS[name]
     config = tmp_path / "schemathesis.toml"
     cursor = encode_cursor("" if name == "checkout" else 0)
@@ -50,7 +54,7 @@ def test_a_service_does_what_its_document_says(name: str, served: Served, tmp_pa
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run"),
             *(f"{served.urls[name]}/openapi.json", "--checks", "all", "--seed", "1", "--no-color"),
             *("--max-examples", str(EXAMPLES), "--suppress-health-check", "all"),
-            *("--generation-database", "none", "--phases", PHASES),
+            *("--generation-database", "none", "--phases", phases),
         ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

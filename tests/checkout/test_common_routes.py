@@ -1,12 +1,13 @@
 """What every service has, as the checkout service serves it: health, metrics, docs, problem pages, CORS."""
 
+import asyncio
 import re
 
 import pytest
 
 from servicekit.db import StorageUnavailableError
 from tests.checkout.conftest import Opening
-from tests.checkout.world import ORDER, World, eventually, refuse
+from tests.checkout.world import ORDER, World, eventually, open_when, refuse
 
 ORIGIN = "https://shop.example"
 
@@ -125,10 +126,6 @@ async def test_without_listed_origins_no_browser_is_let_in(world: World) -> None
 
 
 async def test_too_many_requests_at_once_get_503_but_health_is_answered(opening: Opening) -> None:
-    import asyncio
-
-    from tests.checkout.world import open_when
-
     async with opening(max_requests=2, cors_origins=ORIGIN) as world:
         gate = asyncio.Event()
         world.services["email"].always = open_when(gate)

@@ -5,6 +5,7 @@ import asyncio
 import httpx
 import pytest
 
+from checkout import clients, resume
 from tests.checkout.conftest import Opening
 from tests.checkout.world import (
     OPERATOR,
@@ -17,6 +18,7 @@ from tests.checkout.world import (
     hang,
     lose_reply,
     open_when,
+    open_world,
     refuse,
 )
 
@@ -72,11 +74,13 @@ async def test_what_is_refused_rests_until_the_operator_says_retry(world: World)
     order_id = (await world.place()).json()["order_id"]
     await asyncio.sleep(0.1)  # ten times as long as the pause between passes
     assert len(world.services["warehouse"].calls) == 1
-    world.services["warehouse"].always = None
+    gate = asyncio.Event()
+    world.services["warehouse"].always = open_when(gate)
     retried = await world.client.post(f"/checkouts/{order_id}/retry", headers=OPERATOR)
     assert retried.status_code == 200
     assert retried.json()["status"] == "in_progress"
     assert "reason" not in retried.json()["steps"]["warehouse"]
+    gate.set()
     done = await world.until(order_id, "completed")
     assert done["steps"]["warehouse"]["attempts"] == 2
     assert [len(service.calls) for service in world.services.values()] == [1, 2, 1]
@@ -187,9 +191,6 @@ async def test_a_fault_of_our_own_in_one_call_holds_up_no_other(opening: Opening
 async def test_a_service_that_comes_back_ends_the_wait_of_orders_with_long_pauses(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from checkout import clients, resume
-    from tests.checkout.world import open_world
-
     monkeypatch.setattr(resume, "TRIAL_EVERY_S", 0.01)
     monkeypatch.setattr(clients, "FAILING_AFTER", 3)
     monkeypatch.setattr(clients, "FAILING_AFTER_S", 0.0)
@@ -203,8 +204,6 @@ async def test_a_service_that_comes_back_ends_the_wait_of_orders_with_long_pause
 
 
 async def test_an_order_whose_process_died_is_finished_by_the_next(sqlite_url: str) -> None:
-    from tests.checkout.world import open_world
-
     fakes = {name: FakeService(name) for name in NAMES}
     fakes["warehouse"].always = hang
     fakes["rewards"].always = lose_reply

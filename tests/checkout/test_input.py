@@ -1,5 +1,6 @@
 """Bad input: each kind gets its own status, and each field at fault its JSON pointer. Nothing is written."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -249,15 +250,11 @@ def _leaves() -> Iterator[str]:
 async def test_whatever_a_field_holds_the_answer_is_a_success_or_the_clients_error(
     world: World, path: str, value: Any
 ) -> None:
-    import json
-
     body = json.dumps(changed(path, None) | {}).encode() if value is None else _with(path, value)
     reply = await world.client.post("/checkouts", content=body, headers=JSON_TYPE)
     assert reply.status_code in (201, 400, 422)
 
 
 def _with(path: str, value: Any) -> bytes:
-    import json
-
     order = changed(path, "@@")
     return json.dumps(order).replace('"@@"', json.dumps(value)).encode()

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.checkout.conftest import Opening
-from tests.checkout.world import OPERATOR, ORDER, World, eventually, hang, refuse
+from tests.checkout.world import OPERATOR, ORDER, World, eventually, hang, open_when, refuse
 
 SHOP = {"Authorization": "Bearer shop-key-0123456789"}
 TILL = {"Authorization": "Bearer till-key-0123456789"}
@@ -120,8 +120,6 @@ async def test_an_abandoned_order_can_still_be_retried(world: World) -> None:
 
 
 async def test_a_success_that_comes_after_all_replaces_what_was_abandoned(world: World) -> None:
-    from tests.checkout.world import open_when
-
     gate = asyncio.Event()
     world.services["email"].always = open_when(gate)
     order_id = (await world.place(headers={"Prefer": "respond-async"})).json()["order_id"]

@@ -5,8 +5,9 @@ import asyncio
 import httpx
 import pytest
 
+from servicekit.db import StorageUnavailableError
 from tests.checkout.conftest import Opening
-from tests.checkout.world import ORDER, World, answer, eventually, hang, open_when
+from tests.checkout.world import ORDER, FakeService, World, answer, eventually, hang, open_when, open_world
 
 GUEST = {**ORDER, "customer": {**ORDER["customer"], "rewards_member": False}}
 
@@ -164,8 +165,6 @@ async def test_no_more_first_passes_run_than_are_allowed_however_many_come_at_on
 async def test_the_database_being_away_gets_503_with_retry_after(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from servicekit.db import StorageUnavailableError
-
     async def away(*_: object) -> None:
         raise StorageUnavailableError("gone")
 
@@ -200,8 +199,6 @@ async def test_a_style_that_the_service_does_not_have_is_a_bad_parameter(world: 
 
 
 async def test_what_the_services_are_told_carries_their_own_tokens(sqlite_url: str) -> None:
-    from tests.checkout.world import FakeService, open_world
-
     seen: dict[str, str] = {}
 
     class Listening(FakeService):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, select, text, update
+from sqlalchemy import Connection, create_engine, inspect, select, text, update
 from uuid_utils import uuid7
 
 from checkout import store, tables
@@ -540,8 +540,6 @@ async def test_what_was_submitted_is_written_before_the_journal_is_closed(databa
 
 
 def test_the_tables_are_what_the_migrations_make(tmp_path: Path) -> None:
-    from sqlalchemy import inspect
-
     url = f"sqlite:///{tmp_path / 'x.db'}"
     migrate(PACKAGE, url)
     engine = create_engine(url)
