@@ -124,6 +124,7 @@ class ServiceClient:
         self._answered_at = clock()
         self._in_flight = metrics.in_flight.labels(name)
         self._seconds = metrics.seconds.labels(name)
+        self._succeeded = metrics.attempts.labels(name, "succeeded")
 
     async def tell(
         self,
@@ -215,7 +216,8 @@ class ServiceClient:
         finally:
             self._slots.release()
             self._in_flight.dec()
-            self._metrics.attempts.labels(self.name, outcome).inc()
+            attempts = self._metrics.attempts
+            (self._succeeded if outcome == "succeeded" else attempts.labels(self.name, outcome)).inc()
             self._seconds.observe(time.perf_counter() - started)
 
     def _answers(self, *, well: bool) -> None:

@@ -63,7 +63,7 @@ class Batcher(Generic[T, R]):
         self._waiting.append((item, future))
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
-        return await asyncio.shield(future)
+        return await future
 
     async def aclose(self) -> None:
         """Take no more, and wait until everything taken has its result."""
@@ -92,6 +92,8 @@ class Batcher(Generic[T, R]):
 
 
 def _settle(future: asyncio.Future[R], result: R | Exception) -> None:
+    if future.done():  # its caller was cancelled; what it submitted has been handled all the same
+        return
     if isinstance(result, Exception):
         future.set_exception(result)
         future.exception()  # a caller that has gone leaves no "never retrieved" warning

@@ -25,6 +25,8 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         labels = ("method", "route", "status")
         self._requests = Counter("http_requests", "Requests answered.", labels, registry=self.registry)
+        # Looking a child up by its labels costs more than counting.
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._latency = Histogram(
             "http_request_seconds",
             "Time until the answer was complete.",
@@ -35,8 +37,13 @@ class Metrics:
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is the template, never the path as sent."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._latency.labels(method, route).observe(seconds)
+        children = self._children.get((method, route, status))
+        if children is None:
+            children = self._requests.labels(method, route, str(status)), self._latency.labels(method, route)
+            self._children[method, route, status] = children
+        answered, latency = children
+        answered.inc()
+        latency.observe(seconds)
 
     async def scrape(self) -> Response:
         """The text exposition of everything in the registry."""

@@ -11,7 +11,7 @@ import typer
 
 from lab.errors import FAILED, LabError, OneLineErrors
 
-FULL_PAIRS, FULL_S, FULL_WARM_UP_S = 6, 4.0, 0.8
+FULL_PAIRS, FULL_S, FULL_WARM_UP_S = 12, 2.0, 0.5
 QUICK_PAIRS, QUICK_S, QUICK_WARM_UP_S = 3, 1.2, 0.4
 MOST_CLIENTS = 512
 INTERRUPTED = 130
