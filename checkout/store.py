@@ -25,7 +25,7 @@ from sqlalchemy import (
 from checkout.orders import Order, OrderStatus, Outcome, Progress, advance
 from checkout.tables import PROGRESS, order_in, orders, progress_in, steps_json
 from servicekit.crashpoints import reach
-from servicekit.db import epoch_now, insert_for
+from servicekit.db import INSERTS, epoch_now
 
 
 class StaleProgressError(Exception):
@@ -63,8 +63,14 @@ class Change:
     outcomes: tuple[Outcome, ...]
 
 
-# Built once: SQLAlchemy then finds their compiled form by identity.
-_LEASED = epoch_now() + bindparam("lease_s", type_=Float)
+# Built once: it takes as long as to run them.
+_ACCEPT = {
+    dialect: make(orders)
+    .on_conflict_do_nothing()
+    .values(resume_after=epoch_now() + bindparam("lease_s", type_=Float))
+    .execution_options(preserve_rowcount=True)
+    for dialect, make in INSERTS.items()
+}
 _CHANGE = (
     update(orders)
     .where(orders.c.order_id == bindparam("key"), orders.c.version == bindparam("seen"))
@@ -88,9 +94,8 @@ _END_PASS = (
 
 def accept(connection: Connection, placements: Sequence[Placement]) -> list[Accepted]:
     """Write new orders. An order id that is there already counts as accepted: a commit's answer got lost."""
-    insert = insert_for(connection, orders).on_conflict_do_nothing().values(resume_after=_LEASED)
     rows = [_order_row(placement) for placement in placements]
-    result = connection.execute(insert, rows, execution_options={"preserve_rowcount": True})
+    result = connection.execute(_ACCEPT[connection.dialect.name], rows)
     if result.rowcount == len(placements):
         accepted = [Accepted(p.order.order_id, p.fingerprint, p.progress) for p in placements]
     else:

@@ -9,6 +9,7 @@ import asyncio
 import fcntl
 import os
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -77,11 +78,16 @@ def _epoch_now_postgresql(element: epoch_now, compiler: SQLCompiler, **options: 
     return "extract(epoch from clock_timestamp())::double precision"
 
 
+INSERTS: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
+"""An INSERT that knows ON CONFLICT, by dialect (the two read alike)."""
+
+
 def insert_for(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that knows ON CONFLICT, in the connection's dialect (the two read alike)."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+    """An INSERT that knows ON CONFLICT, in the connection's dialect."""
+    return INSERTS[connection.dialect.name](table)
 
 
 def is_trouble(exc: BaseException) -> bool:
@@ -302,10 +308,16 @@ def _sqlite_engine(path: Path, *, writing: bool) -> Engine:
             cursor.execute("PRAGMA query_only=ON")
         cursor.close()
 
+    # A deferred transaction that upgrades to a writing one bypasses the busy timeout.
+    begin = "BEGIN IMMEDIATE" if writing else "BEGIN"
+
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # A deferred transaction that upgrades to a writing one bypasses the busy timeout.
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        driver: Any = connection.connection.dbapi_connection
+        try:
+            driver.execute(begin)
+        except sqlite3.OperationalError as exc:
+            raise OperationalError(begin, None, exc) from exc
 
     return engine
 
