@@ -106,6 +106,7 @@ class Database:
     def __init__(self, url: str, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._hurry = False
+        self._gave_up = False
         self._resources = ExitStack()
         parsed = make_url(url)
         self.dialect = parsed.get_backend_name()
@@ -134,7 +135,7 @@ class Database:
         await asyncio.to_thread(self.close)
 
     def hurry(self) -> None:
-        """The service is about to stop: what meets with trouble from now on is not tried again."""
+        """The service is about to stop: at the first trouble from now on nothing more is tried."""
         self._hurry = True
 
     def close(self) -> None:
@@ -215,6 +216,8 @@ class Database:
 
     def _transact(self, work: Callable[[Connection], T]) -> T:
         deadline = time.monotonic() + self._timeout_s
+        if self._gave_up:
+            raise StorageUnavailableError("the service is stopping, and the database was in trouble")
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 connection = self._connection(self._writer)
@@ -225,7 +228,8 @@ class Database:
                     raise
                 self._let_go()
                 pause_s = random.uniform(0, min(0.01 * 2**attempt, 0.5))  # noqa: S311 - jitter, no secret
-                if self._hurry or attempt == MAX_ATTEMPTS or time.monotonic() + pause_s >= deadline:
+                self._gave_up = self._hurry
+                if self._gave_up or attempt == MAX_ATTEMPTS or time.monotonic() + pause_s >= deadline:
                     raise StorageUnavailableError(_first_line(exc)) from exc
                 time.sleep(pause_s)
         raise AssertionError("unreachable")

@@ -313,6 +313,19 @@ async def test_a_sqlite_commit_is_synced_in_full_and_readers_cannot_write(sqlite
             await database.read(lambda c: c.exec_driver_sql("CREATE TABLE t (x INTEGER)"))
 
 
+async def test_a_database_told_to_hurry_gives_up_for_good_at_the_first_trouble(sqlite_url: str) -> None:
+    def select_one(connection: Connection) -> Any:
+        return connection.exec_driver_sql("SELECT 1").scalar()
+
+    async with Database(sqlite_url, timeout_s=60) as database:
+        database.hurry()
+        assert await database.write(select_one) == 1  # without trouble all goes on
+        with locked_out(sqlite_url), pytest.raises(StorageUnavailableError, match="locked"):
+            await asyncio.wait_for(database.write(select_one), 10)
+        with pytest.raises(StorageUnavailableError, match="stopping"):
+            await database.write(select_one)
+
+
 async def test_a_sqlite_transaction_that_may_write_holds_the_lock_from_its_start(sqlite_url: str) -> None:
     # A later upgrade would bypass the busy timeout.
     def refused(connection: Connection) -> str:
