@@ -1,4 +1,4 @@
-"""Make the secrets that compose.yaml reads, once: random tokens and database URLs, readable by their owner.
+"""Make the secrets that compose.yaml reads, once: random tokens and database URLs.
 
 `python3 deploy/make_secrets.py` writes deploy/secrets/ and leaves alone what is there. Standard library only.
 """
@@ -25,7 +25,8 @@ def main() -> None:
 def _write(name: str, value: str) -> str:
     path = FOLDER / name
     if not path.exists():
-        path.touch(mode=0o644)  # compose mounts it for the service's own user; the folder is its owner's
+        path.touch()
+        path.chmod(0o644)  # compose mounts it for the service's own user; the folder keeps others out
         path.write_text(value)
     return path.read_text()
 

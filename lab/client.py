@@ -196,7 +196,8 @@ def problem_lines(answer: Answer) -> list[str]:
     if body.get("detail"):
         lines.append(str(body["detail"]))
     for error in body.get("errors", []):
-        lines.append(f"  {error.get('pointer', '#')}: {error.get('detail', '')}")
+        where = error.get("pointer") or error.get("parameter") or error.get("header") or "#"
+        lines.append(f"  {where}: {error.get('detail', '')}")
     if body.get("type"):
         lines.append(f"See {body['type']}")
     return lines

@@ -39,7 +39,8 @@ def register(app: typer.Typer) -> None:
 def order(
     context: typer.Context,
     style: Annotated[
-        str | None, typer.Option("--style", help="orchestration or choreography (default: the service's).")
+        str | None,
+        typer.Option("--style", help="orchestration (choreography is coming)."),
     ] = None,
     count: Annotated[int, typer.Option("--count", min=1, max=100_000, help="How many orders.")] = 1,
     rate: Annotated[

@@ -147,7 +147,10 @@ def abandon(
 async def find_stuck(
     client: "httpx.AsyncClient", system: System, patience: "Patience", limit: int | None = None
 ) -> list[dict[str, Any]]:
-    """At most `limit` orders that need attention, then as many that are unfinished for over a minute."""
+    """At most `limit` orders: those that need attention, then those unfinished for over a minute.
+
+    Orders that an operator has given up wait for nobody, and are left out.
+    """
     from lab.reading import list_checkouts
 
     found: list[dict[str, Any]] = []
@@ -155,6 +158,8 @@ async def find_stuck(
         if limit is not None and len(found) >= limit:
             break
         async for order in list_checkouts(client, system, patience, status=status, older_than_s=older_than_s):
+            if is_given_up(order):
+                continue
             found.append(order)
             if limit is not None and len(found) >= limit:
                 break

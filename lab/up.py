@@ -50,6 +50,7 @@ def up(
     system = System((data or DEFAULT_DATA).resolve(), port_base or DEFAULT_PORT_BASE)
     if fresh:
         folder.refuse_strange_folder(system)
+    os.umask(0o077)  # what the system writes holds customers' data
     with folder.hold(system):
         left = end_leftovers(system.supervisor_file, system.data)
         if fresh:
@@ -84,8 +85,10 @@ async def _run(
                     await _before(asked_to_stop, _place_first_order(system, mail, notice))
                 await _show_until(asked_to_stop, supervisor, as_json)
     finally:
-        notice("stopping")
-        await supervisor.end()
+        try:
+            notice("stopping")
+        finally:
+            await supervisor.end()
         notice("nothing is running any more")
 
 
@@ -131,12 +134,15 @@ async def _show_until(event: asyncio.Event, supervisor: Supervisor, as_json: boo
 
     from lab.table import processes_table
 
-    with Live(auto_refresh=False, redirect_stdout=True) as live:
-        while not event.is_set():
-            live.update(processes_table(supervisor.rows()), refresh=True)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TABLE_S):
-                    await event.wait()
+    try:
+        with Live(auto_refresh=False, redirect_stdout=True) as live:
+            while not event.is_set():
+                live.update(processes_table(supervisor.rows()), refresh=True)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TABLE_S):
+                        await event.wait()
+    except OSError:  # the terminal has gone: serve on without it, until told to stop
+        await event.wait()
 
 
 def _announcement(system: System, mail: Mail, supervisor: Supervisor) -> dict[str, Any]:
@@ -195,8 +201,8 @@ def _notices(system: System, as_json: bool) -> Iterator[Callable[[str], None]]:
 
 
 def _say(line: str) -> None:
-    """Print a line; a reader that has gone away must not end the system."""
+    """Print a line; a reader or a terminal that has gone away must not end the system."""
     try:
         print(line, flush=True)
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
