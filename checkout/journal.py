@@ -4,7 +4,6 @@ Concurrent accepts share one commit, and so do concurrent outcomes. Whoever watc
 change after its commit.
 """
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -18,8 +17,6 @@ from checkout.watching import Watchers
 from servicekit.batching import Batcher
 from servicekit.crashpoints import reach
 from servicekit.db import Database
-
-log = logging.getLogger("checkout.journal")
 
 T = TypeVar("T")
 R = TypeVar("R")

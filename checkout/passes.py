@@ -29,11 +29,9 @@ class Admission:
 
     def __init__(self, passes: "Passes") -> None:
         self._passes = passes
-        self.taken = False
 
     def start(self, order: Order, progress: Progress, perform: Perform) -> None:
         """Use the place: start the order's first pass."""
-        self.taken = True
         self._passes.start("first", order, progress, perform)
 
 

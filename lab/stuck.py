@@ -196,10 +196,9 @@ def _act(
         raise LabError(f"say which orders to {verb}: their ids, or --all")
     if every:
         found = _run(context, system, lambda client, patience: find_stuck(client, system, patience))
-        wanted = [order for order in found if not is_given_up(order)]
         if verb == "retry":  # what is in progress is being retried anyway
-            wanted = [order for order in wanted if order["status"] == NEEDS_ATTENTION]
-        order_ids = [order["order_id"] for order in wanted]
+            found = [order for order in found if order["status"] == NEEDS_ATTENTION]
+        order_ids = [order["order_id"] for order in found]
         _confirm(verb, len(order_ids), yes=yes)
     done = _run(
         context, system, lambda client, patience: _post_all(client, system, verb, order_ids, patience)

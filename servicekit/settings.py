@@ -8,15 +8,13 @@ import ipaddress
 import os
 import sys
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 EXIT_BAD_SETTINGS = 2
-
-S = TypeVar("S", bound="ServiceSettings")
 
 
 class ServiceSettings(BaseSettings):
