@@ -14,7 +14,7 @@ from email_svc.delivery import Deliverer, Policy
 from email_svc.errors import catalogue
 from email_svc.settings import Settings
 from email_svc.smtp import SmtpPool
-from servicekit.auth import Authenticator, Caller, Credential
+from servicekit.auth import by_role
 from servicekit.batching import Batcher
 from servicekit.boot import boot, can_read
 from servicekit.db import Database
@@ -43,7 +43,7 @@ async def main() -> None:
             database=database,
             confirmations=confirmations,
             wake=wake,
-            auth=authenticator(settings),
+            auth=by_role(operator=settings.operator_token, conductor=settings.conductor_token),
             catalogue=catalogue(settings.base_url),
             metrics=metrics,
             health=health,
@@ -75,16 +75,6 @@ async def start_delivery(
     deliverer = Deliverer(database, pool.send, policy, observe=lambda outcome: counted.labels(outcome).inc())
     await stack.enter_async_context(deliverer)
     return deliverer.wake
-
-
-def authenticator(settings: Settings) -> Authenticator:
-    """Who may call: the conductor and the operator, each by a token."""
-    return Authenticator(
-        [
-            Credential(settings.operator_token.get_secret_value(), Caller("operator", "operator")),
-            Credential(settings.conductor_token.get_secret_value(), Caller("conductor", "conductor")),
-        ]
-    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hmac
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from pydantic import SecretStr
 from starlette.requests import Request
 
 from servicekit.problems import ProblemError
@@ -23,6 +24,13 @@ class Credential:
 
     token: str
     caller: Caller
+
+
+def by_role(**tokens: SecretStr) -> "Authenticator":
+    """Who may call where each role has one token: `by_role(operator=..., conductor=...)`."""
+    return Authenticator(
+        [Credential(token.get_secret_value(), Caller(role, role)) for role, token in tokens.items()]
+    )
 
 
 class Authenticator:

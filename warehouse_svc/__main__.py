@@ -6,7 +6,7 @@ from pathlib import Path
 
 import uvloop
 
-from servicekit.auth import Authenticator, Caller, Credential
+from servicekit.auth import by_role
 from servicekit.batching import Batcher
 from servicekit.boot import boot, can_read
 from servicekit.metrics import Metrics
@@ -35,23 +35,13 @@ async def main() -> None:
         deps = Deps(
             database=database,
             shipments=shipments,
-            auth=authenticator(settings),
+            auth=by_role(operator=settings.operator_token, conductor=settings.conductor_token),
             catalogue=catalogue(settings.base_url),
             metrics=Metrics(),
             health=health,
             settings=settings,
         )
         await serve(create_app(deps), settings, health)
-
-
-def authenticator(settings: Settings) -> Authenticator:
-    """Who may call: the conductor and the operator, each by a token."""
-    return Authenticator(
-        [
-            Credential(settings.operator_token.get_secret_value(), Caller("operator", "operator")),
-            Credential(settings.conductor_token.get_secret_value(), Caller("conductor", "conductor")),
-        ]
-    )
 
 
 if __name__ == "__main__":

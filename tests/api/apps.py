@@ -8,21 +8,19 @@ from typing import Any
 
 from fastapi import FastAPI
 
-import email_svc.__main__
 import email_svc.app
 import email_svc.errors
 import email_svc.settings
-import rewards_svc.__main__
 import rewards_svc.app
 import rewards_svc.errors
 import rewards_svc.points
 import rewards_svc.settings
-import warehouse_svc.__main__
 import warehouse_svc.app
 import warehouse_svc.errors
 import warehouse_svc.settings
 import warehouse_svc.shipments
 from email_svc.confirmations import record_confirmations
+from servicekit.auth import by_role
 from servicekit.batching import Batcher
 from servicekit.boot import can_read
 from servicekit.db import Database
@@ -31,7 +29,7 @@ from servicekit.migrate import migrate
 from servicekit.web import Health
 from tests.checkout.world import open_world
 
-ROOT = Path(email_svc.__main__.__file__).parent.parent
+ROOT = Path(email_svc.app.__file__).parent.parent
 OPERATOR = "operator-token-0123"
 CONDUCTOR = "conductor-token-0123"
 CALLER = "shop-key-0123456789"
@@ -84,7 +82,7 @@ def _email(database: Database, url: str) -> FastAPI:
         email_svc.app.Deps(
             confirmations=_batcher(database, partial(record_confirmations, deliver=False)),
             wake=lambda: None,
-            auth=email_svc.__main__.authenticator(settings),
+            auth=by_role(operator=settings.operator_token, conductor=settings.conductor_token),
             catalogue=email_svc.errors.catalogue(settings.base_url),
             settings=settings,
             **_common(database),
@@ -98,7 +96,7 @@ def _warehouse(database: Database, url: str) -> FastAPI:
     return warehouse_svc.app.create_app(
         warehouse_svc.app.Deps(
             shipments=_batcher(database, prepare),
-            auth=warehouse_svc.__main__.authenticator(settings),
+            auth=by_role(operator=settings.operator_token, conductor=settings.conductor_token),
             catalogue=warehouse_svc.errors.catalogue(settings.base_url),
             settings=settings,
             **_common(database),
@@ -111,7 +109,7 @@ def _rewards(database: Database, url: str) -> FastAPI:
     return rewards_svc.app.create_app(
         rewards_svc.app.Deps(
             credits=_batcher(database, rewards_svc.points.credit_points),
-            auth=rewards_svc.__main__.authenticator(settings),
+            auth=by_role(operator=settings.operator_token, conductor=settings.conductor_token),
             catalogue=rewards_svc.errors.catalogue(settings.base_url),
             settings=settings,
             **_common(database),

@@ -13,12 +13,12 @@ import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 import email_svc
-from email_svc.__main__ import authenticator
 from email_svc.app import Deps, create_app
 from email_svc.confirmations import Confirmation, Line, record_confirmations
 from email_svc.errors import catalogue
 from email_svc.settings import Settings
 from email_svc.smtp import Server
+from servicekit.auth import by_role
 from servicekit.batching import Batcher
 from servicekit.boot import can_read
 from servicekit.db import Database
@@ -140,7 +140,7 @@ async def service(
             database=sqlite,
             confirmations=Batcher(lambda c: sqlite.batch(record, c), max_items=100, max_queue=100),
             wake=lambda: woken.append(True),
-            auth=authenticator(settings),
+            auth=by_role(operator=settings.operator_token, conductor=settings.conductor_token),
             catalogue=catalogue(settings.base_url),
             metrics=Metrics(),
             health=Health(check=lambda: sqlite.read(can_read)),

@@ -7,11 +7,11 @@ import httpx
 import pytest
 
 import rewards_svc
-from rewards_svc.__main__ import authenticator
 from rewards_svc.app import Deps, create_app
 from rewards_svc.errors import catalogue
 from rewards_svc.points import credit_points
 from rewards_svc.settings import Settings
+from servicekit.auth import by_role
 from servicekit.batching import Batcher
 from servicekit.boot import can_read
 from servicekit.db import Database
@@ -45,7 +45,7 @@ async def client(sqlite_url: str) -> AsyncIterator[httpx.AsyncClient]:
             Deps(
                 database=database,
                 credits=Batcher(lambda c: database.batch(credit_points, c), max_items=100, max_queue=100),
-                auth=authenticator(settings),
+                auth=by_role(operator=settings.operator_token, conductor=settings.conductor_token),
                 catalogue=catalogue(settings.base_url),
                 metrics=Metrics(),
                 health=Health(check=lambda: database.read(can_read)),

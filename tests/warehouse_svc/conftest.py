@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 import warehouse_svc
+from servicekit.auth import by_role
 from servicekit.batching import Batcher
 from servicekit.boot import can_read
 from servicekit.db import Database
@@ -15,7 +16,6 @@ from servicekit.metrics import Metrics
 from servicekit.migrate import migrate
 from servicekit.web import Health
 from tests.warehouse_svc import ledger
-from warehouse_svc.__main__ import authenticator
 from warehouse_svc.app import Deps, create_app
 from warehouse_svc.errors import catalogue
 from warehouse_svc.settings import Settings
@@ -53,7 +53,7 @@ async def client(database: Database, database_url: str) -> AsyncIterator[httpx.A
         Deps(
             database=database,
             shipments=batcher,
-            auth=authenticator(settings),
+            auth=by_role(operator=settings.operator_token, conductor=settings.conductor_token),
             catalogue=catalogue(settings.base_url),
             metrics=Metrics(),
             health=Health(check=lambda: database.read(can_read)),
