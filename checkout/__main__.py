@@ -1,32 +1,37 @@
 """Opens the checkout service's resources and serves: `python -m checkout`."""
 
-import asyncio
-from collections.abc import Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
 from checkout.app import create_app
+from checkout.broker import Broker
+from checkout.choreography import Choreography
 from checkout.clients import ServiceClient, http_transport
 from checkout.deps import Deps
 from checkout.errors import catalogue
 from checkout.journal import Journal
-from checkout.metrics import CallMetrics, OrderMetrics
+from checkout.metrics import CallMetrics, ChoreographyMetrics, OrderMetrics
 from checkout.orchestration import CALLS, Orchestration
+from checkout.participants import Participants
 from checkout.passes import Passes
 from checkout.resume import Resumer
 from checkout.settings import Settings
+from checkout.timeline import Timeline
 from checkout.watching import Watchers
 from servicekit.auth import Authenticator, Caller, Credential
-from servicekit.boot import boot, can_read
+from servicekit.boot import boot, can_read, in_background
+from servicekit.bus import Bus
+from servicekit.db import Database
 from servicekit.metrics import Metrics
 from servicekit.server import serve
-from servicekit.web import Health
+from servicekit.web import Health, NotReadyError
 
 PASSES_END_WITHIN_S = 2.0
+# A broker that is there is known before the first order; one that is not holds nobody up.
+FIRST_LOOK_WITHIN_S = 2.0
 
 
 async def main() -> None:
@@ -42,29 +47,28 @@ async def main() -> None:
         )
         stack.push_async_callback(journal.aclose)
         passes = Passes(journal, settings, order_metrics)
-        clients = await _clients(stack, settings, CallMetrics(metrics.registry))
+        participants = Participants(database, journal)
+        await participants.load()
+        orchestration = await _orchestration(stack, settings, journal, passes, metrics)
+        choreography = await _choreography(stack, settings, journal, passes, participants, metrics)
+        # Ended first: what still runs may use all of the above.
         stack.push_async_callback(passes.aclose, PASSES_END_WITHIN_S)
-        orchestration = Orchestration(journal, passes, clients, settings.lease_s)
-        resumer = Resumer(
-            journal,
-            passes,
-            {"orchestration": orchestration.perform},
-            settings,
-            is_failing=lambda: any(client.failing for client in clients.values()),
-        )
-        for client in clients.values():
-            client.on_recovery = resumer.recovered
+        resumer = resumer_for(journal, passes, settings, orchestration, choreography)
         if database.dialect == "sqlite":  # nobody else serves this file, so nobody else holds a lease
             await journal.make_all_due(leased_too=True)
         else:
-            await _in_background(stack, watchers.poll(journal.refresh))
-        await _in_background(stack, resumer.run())
-        health = Health(check=lambda: database.read(can_read), on_drain=[watchers.close, database.hurry])
+            await in_background(stack, watchers.poll(journal.refresh))
+        await in_background(stack, resumer.run())
+        health = Health(
+            check=partial(check_ready, database, participants, settings.participants_expected()),
+            on_drain=[watchers.close, database.hurry],
+        )
         metrics.refreshers.append(partial(order_metrics.refresh, journal.census))
         deps = Deps(
             journal=journal,
             watchers=watchers,
-            styles={"orchestration": orchestration},
+            styles={"orchestration": orchestration, "choreography": choreography},
+            participants=participants,
             kick_resumer=resumer.kick,
             auth=authenticator(settings),
             catalogue=catalogue(settings.base_url),
@@ -74,6 +78,60 @@ async def main() -> None:
             settings=settings,
         )
         await serve(create_app(deps), settings, health)
+
+
+async def _orchestration(
+    stack: AsyncExitStack, settings: Settings, journal: Journal, passes: Passes, metrics: Metrics
+) -> Orchestration:
+    call_metrics = CallMetrics(metrics.registry)
+    clients = {}
+    for name in CALLS:
+        transport = await stack.enter_async_context(http_transport(settings.max_in_flight))
+        url, token = getattr(settings, f"{name}_url"), getattr(settings, f"{name}_token")
+        clients[name] = ServiceClient(
+            name, str(url), token.get_secret_value(), transport, settings, call_metrics
+        )
+    return Orchestration(journal, passes, clients, settings.lease_s)
+
+
+async def _choreography(
+    stack: AsyncExitStack,
+    settings: Settings,
+    journal: Journal,
+    passes: Passes,
+    participants: Participants,
+    metrics: Metrics,
+) -> Choreography:
+    timeline = settings.timeline == "on"
+    bus = await stack.enter_async_context(Bus(settings))
+    broker = Broker(bus, settings, participants.observe)
+    choreography_metrics = ChoreographyMetrics(metrics.registry, broker.failing_s)
+    await in_background(stack, broker.run())
+    if timeline:
+        await in_background(stack, Timeline(bus, journal, choreography_metrics).run())
+    await broker.looked(FIRST_LOOK_WITHIN_S)
+    return Choreography(journal, passes, broker, participants, settings.lease_s, timeline)
+
+
+def resumer_for(
+    journal: Journal,
+    passes: Passes,
+    settings: Settings,
+    orchestration: Orchestration,
+    choreography: Choreography,
+) -> Resumer:
+    """The resumer of both styles, told when what a style depends on is back."""
+    clients, broker = orchestration.clients, choreography.broker
+    performers = {"orchestration": orchestration.perform, "choreography": choreography.perform}
+    is_failing = {
+        "orchestration": lambda: any(client.failing for client in clients.values()),
+        "choreography": lambda: broker.failing,
+    }
+    resumer = Resumer(journal, passes, performers, settings, is_failing)
+    for client in clients.values():
+        client.on_recovery = partial(resumer.recovered, "orchestration")
+    broker.on_return = partial(resumer.recovered, "choreography")
+    return resumer
 
 
 def authenticator(settings: Settings) -> Authenticator:
@@ -86,26 +144,11 @@ def authenticator(settings: Settings) -> Authenticator:
     return Authenticator([operator, *callers], anonymous)
 
 
-async def _clients(
-    stack: AsyncExitStack, settings: Settings, metrics: CallMetrics
-) -> dict[str, ServiceClient]:
-    clients = {}
-    for name in CALLS:
-        transport = await stack.enter_async_context(http_transport(settings.max_in_flight))
-        url, token = getattr(settings, f"{name}_url"), getattr(settings, f"{name}_token")
-        clients[name] = ServiceClient(name, str(url), token.get_secret_value(), transport, settings, metrics)
-    return clients
-
-
-async def _in_background(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.create_task(work)
-
-    async def end() -> None:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-    stack.push_async_callback(end)
+async def check_ready(database: Database, participants: Participants, expected: frozenset[str]) -> None:
+    """Raise unless the database answers and everybody expected has joined once."""
+    await database.read(can_read)
+    if missing := sorted(expected - participants.ever()):
+        raise NotReadyError(f"waiting for participants: {', '.join(missing)}")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from starlette.middleware.cors import CORSMiddleware
 from uuid_utils import uuid7
 
+from checkout import asyncapi
 from checkout.deps import Deps, OrderId, find_order
 from checkout.event_stream import add_event_stream
 from checkout.idempotency import KEY_PATTERN, MAX_KEY, fingerprint, parse_key
 from checkout.operations import add_operator_routes
 from checkout.orders import Order, Progress
+from checkout.participant_routes import add_participant_routes
 from checkout.preferences import Preferences, parse_preferences
 from checkout.schemas import Checkout, CheckoutRequest, represent, to_json
 from checkout.store import Accepted
@@ -39,17 +41,19 @@ def create_app(deps: Deps) -> FastAPI:
     """The checkout service's application."""
     app = create_service_app(
         title="Duet checkout",
-        description="One checkout in two styles of collaboration: orchestrated, and soon choreographed.",
+        description="One checkout in two styles of collaboration: orchestrated, and choreographed.",
         version="1",
         catalogue=deps.catalogue,
         metrics=deps.metrics,
         health=deps.health,
         settings=deps.settings,
+        asyncapi=asyncapi.document,
     )
     _add_placing(app, deps)
     _add_reading(app, deps)
     add_event_stream(app, deps)
     add_operator_routes(app, deps)
+    add_participant_routes(app, deps)
     if origins := deps.settings.origins():
         app.add_middleware(
             CORSMiddleware,
@@ -87,7 +91,8 @@ def _add_placing(app: FastAPI, deps: Deps) -> None:
         body: CheckoutRequest,
         caller: Annotated[Caller, Depends(caller_of)],
         style: Annotated[
-            Literal["orchestration"] | None, Query(description="Default: the service's setting.")
+            Literal["orchestration", "choreography"] | None,
+            Query(description="Default: the service's setting."),
         ] = None,
         idempotency_key: KeyHeader = None,
         prefer: PreferHeader = None,

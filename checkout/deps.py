@@ -9,6 +9,7 @@ from fastapi import Path
 from checkout.journal import Journal, UnknownOrderError
 from checkout.metrics import OrderMetrics
 from checkout.orders import Order, Progress
+from checkout.participants import Participants
 from checkout.settings import Settings
 from checkout.store import Accepted
 from checkout.watching import Watchers
@@ -37,6 +38,7 @@ class Deps:
     journal: Journal
     watchers: Watchers
     styles: Mapping[str, Style]
+    participants: Participants
     kick_resumer: Callable[[], None]
     auth: Authenticator
     catalogue: Catalogue

@@ -4,14 +4,16 @@ Concurrent accepts share one commit, and so do concurrent outcomes. Whoever watc
 change after its commit.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial, reduce
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from checkout import orders, store
-from checkout.orders import Order, OrderStatus, Outcome, Progress
+from checkout import leases, orders, store
+from checkout.leases import End
+from checkout.orders import Emission, Order, OrderStatus, Outcome, Progress
 from checkout.store import Accepted, Change, Placement, StaleProgressError
 from checkout.watching import Watchers
 from servicekit.batching import Batcher
@@ -23,7 +25,7 @@ R = TypeVar("R")
 
 MAX_GROUP = 128
 MAX_QUEUE = 4_000
-MAX_DUE_AT_ONCE = 1_000
+MAX_AT_ONCE = 1_000
 
 
 class UnknownOrderError(Exception):
@@ -56,9 +58,7 @@ class Journal:
             "accept", lambda placements: database.batch(store.accept, placements)
         )
         self._changes: Batcher[Change, Progress] = batcher("outcome", self._apply)
-        self._ends: Batcher[tuple[str, float], None] = batcher(
-            "end", lambda delays: database.batch(store.end_passes, delays)
-        )
+        self._ends: Batcher[End, None] = batcher("end", lambda ends: database.batch(leases.end_passes, ends))
 
     async def aclose(self) -> None:
         """Write what has been submitted; take no more."""
@@ -78,7 +78,22 @@ class Journal:
 
     async def record(self, before: Progress, outcomes: Sequence[Outcome]) -> Progress:
         """Make outcomes of one order durable; its progress then. `before` is what was last seen of it."""
-        return await self._changes.submit(Change(before, tuple(outcomes)))
+        return await self._changes.submit(Change(before, lambda seen: reduce(orders.advance, outcomes, seen)))
+
+    async def await_participants(self, before: Progress, names: Sequence[str]) -> Progress:
+        """An order that awaits nobody yet awaits these from now on; its progress then."""
+        now = datetime.now(UTC)
+        return await self._changes.submit(Change(before, lambda seen: orders.awaiting(seen, names, now)))
+
+    async def close(self, before: Progress) -> Progress:
+        """An order that awaits nobody is completed; its progress then."""
+        now = datetime.now(UTC)
+        return await self._changes.submit(Change(before, lambda seen: orders.closed(seen, now)))
+
+    async def release(self, before: Progress, names: Iterable[str]) -> Progress:
+        """Skip the pending steps of participants that have retired; the order's progress then."""
+        now, gone = datetime.now(UTC), tuple(names)
+        return await self._changes.submit(Change(before, lambda seen: orders.released(seen, gone, now)))
 
     async def _apply(self, changes: Sequence[Change]) -> Sequence[Progress | Exception]:
         # Told from here, not by the caller: a pass whose time runs out during the commit tells nobody.
@@ -94,26 +109,63 @@ class Journal:
                 self._watchers.tell(result)
         return results
 
-    async def end_pass(self, order_id: str, delay_s: float) -> None:
-        """Let go of an order: if it is unfinished, it is due again after `delay_s`."""
-        await self._ends.submit((order_id, delay_s))
+    async def hear(self, outcomes: Sequence[Outcome]) -> list[Progress | Exception]:
+        """Make a batch of outcomes durable in one transaction: the progress of each outcome's order then.
+
+        UnknownOrderError stands in the place of an outcome that belongs to no choreographed order; one that
+        cannot be written has its exception, and costs the others nothing.
+        """
+        heard = await self._database.batch(store.hear, outcomes)
+        reach("checkout.after-heard")
+        results = [
+            UnknownOrderError(outcome.order_id) if result is None else result
+            for outcome, result in zip(outcomes, heard, strict=True)
+        ]
+        for result in results:
+            if isinstance(result, Progress):
+                self._watchers.tell(result)
+        return results
+
+    async def retire(self, name: str) -> int:
+        """Skip a retired participant's pending steps in all unfinished choreographed orders; in how many.
+
+        In bounded batches; to be repeated if it breaks off.
+        """
+        total, now = 0, datetime.now(UTC)
+        after: str | None = ""
+        while after is not None:
+            batch = partial(store.release, name=name, at=now, after=after, limit=MAX_AT_ONCE)
+            changed, after = await self._database.write(batch)
+            total += len(changed)
+            for progress in changed:
+                self._watchers.tell(progress)
+        return total
+
+    async def end_pass(self, order_id: str, delay_s: float, emission: Emission | None = None) -> None:
+        """Let go of an order: if it is unfinished, it is due again after `delay_s`.
+
+        `emission` says where its event is; without one, what was known of that stays.
+        """
+        await self._ends.submit(End(order_id, delay_s, emission))
 
     async def claim(self, limit: int, lease_s: float) -> list[tuple[Order, Progress]]:
         """Take up to `limit` due orders for `lease_s`."""
-        return await self._database.write(lambda c: store.claim(c, limit, lease_s))
+        return await self._database.write(lambda c: leases.claim(c, limit, lease_s))
 
-    async def claim_next(self, lease_s: float) -> list[tuple[Order, Progress]]:
-        """Take the one order that falls due next, before its time."""
-        return await self._database.write(lambda c: store.claim_next(c, lease_s))
+    async def claim_next(self, lease_s: float, style: str) -> list[tuple[Order, Progress]]:
+        """Take the style's one order that falls due next, before its time."""
+        return await self._database.write(lambda c: leases.claim_next(c, lease_s, style))
 
-    async def make_all_due(self, *, leased_too: bool) -> int:
-        """Every unfinished order that waits is due now; how many were not yet. In bounded batches.
+    async def make_all_due(self, *, style: str | None = None, leased_too: bool) -> int:
+        """Every unfinished order (of one style) that waits is due now; how many were not yet.
+
+        In bounded batches.
 
         `leased_too`: those as well over which a pass is running, as far as the journal knows.
         """
 
         def batch(connection: Connection) -> int:
-            return store.make_due(connection, MAX_DUE_AT_ONCE, leased_too=leased_too)
+            return leases.make_due(connection, MAX_AT_ONCE, style=style, leased_too=leased_too)
 
         total = 0
         while count := await self._database.write(batch):
@@ -168,7 +220,7 @@ class Journal:
                 raise UnknownOrderError(order_id)
             after = rule(before[order_id], datetime.now(UTC))
             store.replace_progress(connection, before[order_id], after)
-            store.make_due_again(connection, order_id)
+            leases.make_due_again(connection, after)
 
         await self._database.write(work)
         order, progress = await self.get(order_id)

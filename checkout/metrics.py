@@ -35,6 +35,25 @@ class CallMetrics:
         self.in_flight = Gauge("calls_in_flight", "Calls under way.", ["service"], registry=registry)
 
 
+class ChoreographyMetrics:
+    """Outcomes heard, and whether events get out."""
+
+    def __init__(self, registry: CollectorRegistry, failing_s: Callable[[], float]) -> None:
+        self.heard = Counter("outcomes_heard", "Outcomes recorded.", ["status"], registry=registry)
+        self.dropped = Counter(
+            "outcomes_dropped",
+            "Messages on outcome channels that were none of ours.",
+            ["why"],
+            registry=registry,
+        )
+        failing = Gauge(
+            "publish_failing_seconds",
+            "For how long no event could be emitted; 0: it works.",
+            registry=registry,
+        )
+        failing.set_function(failing_s)
+
+
 class OrderMetrics:
     """Orders and passes."""
 

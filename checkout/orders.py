@@ -1,7 +1,8 @@
 """The order and its rules, pure: what a step may become, and what that makes of the order.
 
 Nothing replaces `succeeded` or `skipped`; they replace anything. `failed` replaces `pending` only, and only
-an operator's retry turns it back. An order is `in_progress` while a step is pending.
+an operator's retry turns it back. An order is `in_progress` while a step that it awaits is pending, and while
+it awaits none. A step that is not awaited (a later joiner's) is kept and shown; it changes no order's status.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+CHOREOGRAPHY = "choreography"
 ABANDONED = "abandoned"
+RETIRED = "participant retired"
 
 
 class StepStatus(StrEnum):
@@ -51,7 +54,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Step:
-    """One participant's part of an order. `attempts` counts the tries that are known of."""
+    """One participant's part of an order. `attempts` counts the tries that are known of.
+
+    A step that is not `awaited` is of somebody who took part later than the order was accepted.
+    """
 
     name: str
     status: StepStatus = StepStatus.PENDING
@@ -61,6 +67,21 @@ class Step:
     last_error: str | None = None
     since: datetime | None = None
     finished_at: datetime | None = None
+    awaited: bool = True
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is not pending."""
+        return self.status is not StepStatus.PENDING
+
+
+@dataclass(frozen=True)
+class Emission:
+    """Where an order's event is: the stamp of its stream, its sequence there, and when it was emitted."""
+
+    stamp: str
+    sequence: int
+    at: datetime
 
 
 @dataclass(frozen=True)
@@ -82,7 +103,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an order has come. `version` grows with each change."""
+    """How far an order has come. `version` grows with each change that a client can see.
+
+    `passes` counts those since an operator last meddled, `retries` how often one asked for a retry.
+    """
 
     order_id: str
     status: OrderStatus
@@ -90,11 +114,18 @@ class Progress:
     version: int = 1
     completed_at: datetime | None = None
     passes: int = field(default=0, compare=False)
+    emission: Emission | None = field(default=None, compare=False)
+    retries: int = field(default=0, compare=False)
 
     @property
     def is_final(self) -> bool:
-        """Whether no step is pending."""
+        """Whether nothing is awaited any more."""
         return self.status is not OrderStatus.IN_PROGRESS
+
+    @property
+    def awaits_anybody(self) -> bool:
+        """Whether there is a step that counts for the status."""
+        return any(step.awaited for step in self.steps.values())
 
 
 def first_progress(order: Order, steps: Iterable[Step]) -> Progress:
@@ -104,16 +135,19 @@ def first_progress(order: Order, steps: Iterable[Step]) -> Progress:
 
 
 def status_of(steps: Iterable[Step]) -> OrderStatus:
-    """The order's status by its steps; without any it is in progress."""
-    statuses = {step.status for step in steps}
+    """The order's status by the steps that it awaits; without any it is in progress."""
+    statuses = {step.status for step in steps if step.awaited}
     if not statuses or StepStatus.PENDING in statuses:
         return OrderStatus.IN_PROGRESS
     return OrderStatus.NEEDS_ATTENTION if StepStatus.FAILED in statuses else OrderStatus.COMPLETED
 
 
 def advance(progress: Progress, outcome: Outcome) -> Progress:
-    """Apply one outcome; an outcome that may not replace what is there changes nothing."""
-    old = progress.steps.get(outcome.step, Step(outcome.step))
+    """Apply one outcome; an outcome that may not replace what is there changes nothing.
+
+    A step that nobody has heard of before is kept, but not awaited.
+    """
+    old = progress.steps.get(outcome.step, Step(outcome.step, awaited=False))
     if old.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED):
         return progress
     if old.status is StepStatus.FAILED and outcome.status in (StepStatus.FAILED, StepStatus.PENDING):
@@ -128,12 +162,50 @@ def advance(progress: Progress, outcome: Outcome) -> Progress:
         last_error=(outcome.last_error or old.last_error) if pending else None,
         since=(old.since or outcome.at) if pending and outcome.last_error else None,
         finished_at=None if pending else outcome.at,
+        awaited=old.awaited,
     )
+    if new == progress.steps.get(outcome.step):
+        return progress
     return _with_steps(progress, {outcome.step: new}, outcome.at)
 
 
+def awaiting(progress: Progress, names: Iterable[str], at: datetime) -> Progress:
+    """An order that awaits nobody yet awaits these from now on; any other is left as it is."""
+    if progress.is_final or progress.awaits_anybody:
+        return progress
+    awaited = {name: replace(progress.steps.get(name, Step(name)), awaited=True) for name in names}
+    return _with_steps(progress, awaited, at) if awaited else progress
+
+
+def closed(progress: Progress, at: datetime) -> Progress:
+    """An order that awaits nobody is completed, for nobody will tell; any other is left as it is."""
+    if progress.is_final or progress.awaits_anybody:
+        return progress
+    return replace(progress, status=OrderStatus.COMPLETED, completed_at=at, version=progress.version + 1)
+
+
+def released(progress: Progress, names: Iterable[str], at: datetime) -> Progress:
+    """The pending steps of these names are skipped: those participants have retired."""
+    skipped = {
+        name: replace(
+            step,
+            status=StepStatus.SKIPPED,
+            reason=RETIRED,
+            last_error=None,
+            since=None,
+            finished_at=at,
+        )
+        for name in names
+        if (step := progress.steps.get(name)) and step.status is StepStatus.PENDING
+    }
+    return _with_steps(progress, skipped, at) if skipped else progress
+
+
 def retried(progress: Progress, at: datetime) -> Progress:
-    """The failed steps are pending again. Raises WrongStatusError unless the order needs attention."""
+    """The failed steps, awaited or not, are pending again, and so is the order's event.
+
+    Raises WrongStatusError unless the order needs attention.
+    """
     if progress.status is not OrderStatus.NEEDS_ATTENTION:
         raise WrongStatusError(
             f"the order is {progress.status}; only one that needs attention can be retried"
@@ -143,7 +215,8 @@ def retried(progress: Progress, at: datetime) -> Progress:
         for name, step in progress.steps.items()
         if step.status is StepStatus.FAILED
     }
-    return _with_steps(progress, failed, at)
+    again = replace(progress, status=OrderStatus.IN_PROGRESS, emission=None, retries=progress.retries + 1)
+    return _with_steps(again, failed, at)
 
 
 def abandoned(progress: Progress, at: datetime) -> Progress:
@@ -162,13 +235,13 @@ def abandoned(progress: Progress, at: datetime) -> Progress:
         for name, step in progress.steps.items()
         if step.status in (StepStatus.PENDING, StepStatus.FAILED)
     }
-    return _with_steps(progress, given_up, at)
+    # Said outright: an order that awaits nobody has no step to say it.
+    return _with_steps(replace(progress, status=OrderStatus.NEEDS_ATTENTION), given_up, at)
 
 
 def _with_steps(progress: Progress, changed: Mapping[str, Step], at: datetime) -> Progress:
     steps = {**progress.steps, **changed}
-    status = status_of(steps.values())
+    after = replace(progress, steps=steps, version=progress.version + 1)
+    status = status_of(steps.values()) if after.awaits_anybody else progress.status
     completed_at = (progress.completed_at or at) if status is OrderStatus.COMPLETED else None
-    return replace(
-        progress, steps=steps, status=status, completed_at=completed_at, version=progress.version + 1
-    )
+    return replace(after, status=status, completed_at=completed_at)

@@ -90,16 +90,19 @@ class Passes:
 
     async def _run(self, order: Order, progress: Progress, perform: Perform) -> None:
         about = {"order_id": order.order_id, "pass_number": progress.passes + 1}
+        emission = None
         try:
             async with asyncio.timeout(self._settings.pass_timeout_s):
-                if (await perform(order, progress)).is_final:
-                    return
+                reached = await perform(order, progress)
+            if reached.is_final:
+                return
+            emission = reached.emission
         except TimeoutError:
             log.warning("pass ran out of time", extra=about)
         except Exception:
             log.warning("pass broke off", extra=about, exc_info=True)
         try:
-            await self._journal.end_pass(order.order_id, self._pause_s(progress.passes))
+            await self._journal.end_pass(order.order_id, self._pause_s(progress.passes), emission)
         except (StorageUnavailableError, QueueFullError, BatcherClosedError):
             log.warning("cannot let go of an order: its lease will run out", extra=about)
 

@@ -21,8 +21,9 @@ TRIAL_EVERY_S = 2.0
 class Resumer:
     """Claims due orders and runs later passes over them, a bounded number at a time.
 
-    While a service is failing, one waiting order is tried every few seconds before its time; once the service
-    answers, all that wait are due, so that none sits out a long pause for nothing.
+    While what a style depends on is failing, one of its waiting orders is tried every few seconds before its
+    time; once that is back, all of the style's that wait are due, so that none sits out a long pause for
+    nothing.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Resumer:
         passes: Passes,
         performers: Mapping[str, Perform],
         settings: Settings,
-        is_failing: Callable[[], bool],
+        is_failing: Mapping[str, Callable[[], bool]],
     ) -> None:
         self._journal = journal
         self._passes = passes
@@ -39,7 +40,7 @@ class Resumer:
         self._settings = settings
         self._is_failing = is_failing
         self._kicked = asyncio.Event()
-        self._recovered = False
+        self._recovered: set[str] = set()
         self._trial_due_at = 0.0
         self._release_due_at = 0.0
 
@@ -47,9 +48,9 @@ class Resumer:
         """Something has just fallen due: look at once."""
         self._kicked.set()
 
-    def recovered(self) -> None:
-        """A service that was failing has answered: what waits may be taken up."""
-        self._recovered = True
+    def recovered(self, style: str) -> None:
+        """What the style depends on is back: its orders that wait may be taken up."""
+        self._recovered.add(style)
         self._kicked.set()
 
     async def run(self) -> None:
@@ -66,17 +67,19 @@ class Resumer:
     async def _round(self) -> int:
         now = time.monotonic()
         if self._recovered and now >= self._release_due_at:
-            self._recovered = False
             self._release_due_at = now + TRIAL_EVERY_S
-            count = await self._journal.make_all_due(leased_too=False)
-            log.info("a service is back: waiting orders are due", extra={"count": count})
+            for style in tuple(self._recovered):
+                count = await self._journal.make_all_due(style=style, leased_too=False)
+                self._recovered.discard(style)
+                log.info("waiting orders are due", extra={"style": style, "count": count})
         room = self._passes.room()
         if room <= 0:
             return 0
         claimed = await self._journal.claim(room, self._settings.lease_s)
-        if not claimed and self._is_failing() and now >= self._trial_due_at:
-            self._trial_due_at = now + TRIAL_EVERY_S
-            claimed = await self._journal.claim_next(self._settings.lease_s)
+        if not claimed and now >= self._trial_due_at:
+            for style in [style for style, failing in self._is_failing.items() if failing()]:
+                self._trial_due_at = now + TRIAL_EVERY_S
+                claimed += await self._journal.claim_next(self._settings.lease_s, style)
         for order, progress in claimed:
             if order.style in self._performers:
                 self._passes.start("later", order, progress, self._performers[order.style])

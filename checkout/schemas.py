@@ -62,6 +62,11 @@ EXAMPLE: dict[str, Any] = {
         },
     },
 }
+EXAMPLE_PARTICIPANT: dict[str, Any] = {
+    "name": "email",
+    "joined_at": "2026-11-22T08:00:00.000000Z",
+    "retired_at": None,
+}
 
 
 def _country(code: str) -> str:
@@ -139,7 +144,11 @@ class CheckoutRequest(_Strict):
 
 
 class StepView(_Strict):
-    """One step. `last_error` and `since` are there once a pending step has failed to get through."""
+    """One step. `last_error` and `since` are there once a pending step has failed to get through.
+
+    `awaited` is there, and false, if the participant joined after the order was accepted: the order's status
+    does not depend on it.
+    """
 
     status: StepStatus
     attempts: int
@@ -148,6 +157,7 @@ class StepView(_Strict):
     last_error: str | None = None
     since: datetime | None = None
     finished_at: datetime | None = None
+    awaited: bool = True
 
 
 class Checkout(_Strict):
@@ -175,6 +185,24 @@ class CheckoutPage(BaseModel):
 
     checkouts: list[Checkout]
     next: str | None
+
+
+class ParticipantView(_Strict):
+    """Who takes part in choreographed orders, and is awaited by those accepted until `retired_at`."""
+
+    model_config = ConfigDict(json_schema_extra={"example": EXAMPLE_PARTICIPANT})
+
+    name: str
+    joined_at: datetime
+    retired_at: datetime | None
+
+
+class ParticipantList(BaseModel):
+    """All that have ever taken part, by name."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"participants": [EXAMPLE_PARTICIPANT]}})
+
+    participants: list[ParticipantView]
 
 
 def represent(order: Order, progress: Progress) -> dict[str, Any]:
@@ -205,4 +233,6 @@ def _represent_step(step: Step) -> dict[str, Any]:
         value = getattr(step, name)
         if value is not None:
             view[name] = value
+    if not step.awaited:
+        view["awaited"] = False
     return view

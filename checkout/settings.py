@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, HttpUrl, SecretStr, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from servicekit.settings import ServiceSettings
+from servicekit.settings import BrokerUser, ServiceSettings
 
 Token = Annotated[SecretStr, Field(min_length=16)]
 
@@ -23,7 +23,7 @@ class Settings(ServiceSettings):
     max_requests: int = Field(3_000, ge=1)
     max_waiters: int = Field(1_000, ge=0)
     caller_keys: SecretStr | None = None
-    style: Literal["orchestration"] = "orchestration"
+    style: Literal["orchestration", "choreography"] = "orchestration"
     default_wait_s: float = Field(2.0, ge=0, le=30)
     cors_origins: Annotated[str, NoDecode] = ""
 
@@ -33,6 +33,14 @@ class Settings(ServiceSettings):
     warehouse_token: Token
     rewards_url: HttpUrl
     rewards_token: Token
+
+    nats_user: BrokerUser = "checkout"
+    nats_replicas: int = Field(1, ge=1, le=5)
+    timeline: Literal["on", "off"] = "on"
+    expected_participants: Annotated[str, NoDecode] = ""
+    publish_timeout_s: float = Field(2.0, gt=0, le=30)
+    broker_poll_s: float = Field(2.0, gt=0, le=60)
+    emit_again_after_s: float = Field(3_600.0, gt=0)
 
     call_timeout_s: float = Field(2.0, gt=0, le=30)
     call_max_attempts: int = Field(4, ge=1, le=20)
@@ -81,6 +89,10 @@ class Settings(ServiceSettings):
         if not callers:
             raise ValueError("CHECKOUT_CALLER_KEYS holds no name:key pair")
         return callers
+
+    def participants_expected(self) -> frozenset[str]:
+        """Who must have joined once before the service is ready."""
+        return frozenset(name.strip() for name in self.expected_participants.split(",") if name.strip())
 
     def origins(self) -> list[str]:
         """The origins that browsers may call from."""

@@ -1,28 +1,18 @@
 """The durable journal's SQL: one row for each order, with its progress. One SQL for both engines.
 
 Each function works on one connection inside a transaction that its caller owns, and may be run again.
-The row is the outbox too: `resume_after` (seconds since 1970, by the database's clock) says when somebody
-may take an unfinished order up; claiming it is moving that time.
+The row is the outbox too: `checkout.leases` says when somebody may take an unfinished order up.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import reduce
 from typing import Any
 
 import orjson
-from sqlalchemy import (
-    Connection,
-    Float,
-    bindparam,
-    func,
-    select,
-    tuple_,
-    update,
-)
+from sqlalchemy import Connection, Float, bindparam, func, select, tuple_, update
 
-from checkout.orders import Order, OrderStatus, Outcome, Progress, advance
+from checkout.orders import CHOREOGRAPHY, Order, OrderStatus, Outcome, Progress, advance, released
 from checkout.tables import PROGRESS, order_in, orders, progress_in, steps_json
 from servicekit.crashpoints import reach
 from servicekit.db import INSERTS, epoch_now
@@ -57,10 +47,10 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Change:
-    """Outcomes to apply to an order, whose progress was `before` when it was last seen."""
+    """What is to become of an order by a rule; its progress was `before` when it was last seen."""
 
     before: Progress
-    outcomes: tuple[Outcome, ...]
+    rule: Callable[[Progress], Progress]
 
 
 # Built once: it takes as long as to run them.
@@ -81,15 +71,6 @@ _CHANGE = (
         completed_at=bindparam("completed_at"),
     )
 )
-_END_PASS = (
-    update(orders)
-    .where(orders.c.order_id == bindparam("key"), orders.c.status == OrderStatus.IN_PROGRESS.value)
-    .values(
-        resume_after=epoch_now() + bindparam("delay_s", type_=Float),
-        leased=False,
-        passes=orders.c.passes + 1,
-    )
-)
 
 
 def accept(connection: Connection, placements: Sequence[Placement]) -> list[Accepted]:
@@ -105,24 +86,61 @@ def accept(connection: Connection, placements: Sequence[Placement]) -> list[Acce
 
 
 def change(connection: Connection, changes: Sequence[Change]) -> list[Progress]:
-    """Apply outcomes to orders that nobody else has changed meanwhile; the progress of each afterwards.
+    """Change orders that nobody else has changed meanwhile; the progress of each afterwards.
 
     Raises StaleProgressError if somebody has: then `change_anyway`, which reads first.
     """
-    after = [reduce(advance, each.outcomes, each.before) for each in changes]
+    after = [each.rule(each.before) for each in changes]
     _write(connection, [(each.before, new) for each, new in zip(changes, after, strict=True)])
     return after
 
 
 def change_anyway(connection: Connection, changes: Sequence[Change]) -> list[Progress]:
-    """Apply outcomes to orders as they now stand. Raises KeyError for one that is not in the journal."""
+    """Change orders as they now stand. Raises KeyError for one that is not in the journal."""
     before = progress_of(connection, {each.before.order_id for each in changes}, lock=True)
     after = dict(before)
     for each in changes:
         order_id = each.before.order_id
-        after[order_id] = reduce(advance, each.outcomes, after[order_id])
+        after[order_id] = each.rule(after[order_id])
     _write(connection, [(before[order_id], new) for order_id, new in after.items()])
     return [after[each.before.order_id] for each in changes]
+
+
+def hear(connection: Connection, outcomes: Sequence[Outcome]) -> list[Progress | None]:
+    """Apply outcomes to choreographed orders as they now stand; the progress of each outcome's order then.
+
+    None where there is no such order, or not of that style.
+    """
+    heard = {outcome.order_id for outcome in outcomes}
+    before = progress_of(connection, heard, style=CHOREOGRAPHY, lock=True)
+    after = dict(before)
+    for outcome in outcomes:
+        if outcome.order_id in after:
+            after[outcome.order_id] = advance(after[outcome.order_id], outcome)
+    _write(connection, [(before[order_id], new) for order_id, new in after.items()])
+    reach("checkout.before-heard-commit")
+    return [after.get(outcome.order_id) for outcome in outcomes]
+
+
+def release(
+    connection: Connection, *, name: str, at: datetime, after: str, limit: int
+) -> tuple[list[Progress], str | None]:
+    """Skip the pending steps of a retired participant, in up to `limit` unfinished choreographed orders.
+
+    `after` is the order id to go on from. Returns the orders changed, and where to go on (None: the end).
+    """
+    query = (
+        select(*PROGRESS)
+        .where(orders.c.status == OrderStatus.IN_PROGRESS.value, orders.c.style == CHOREOGRAPHY)
+        .where(orders.c.order_id > after)
+        .order_by(orders.c.order_id)
+        .limit(limit)
+    )
+    rows = connection.execute(query.with_for_update())
+    replaced = [(before, released(before, [name], at)) for before in map(progress_in, rows)]
+    _write(connection, replaced)
+    changed = [new for before, new in replaced if new is not before]
+    return changed, replaced[-1][0].order_id if len(replaced) == limit else None
 
 
 def replace_progress(connection: Connection, before: Progress, after: Progress) -> None:
@@ -131,10 +149,12 @@ def replace_progress(connection: Connection, before: Progress, after: Progress) 
 
 
 def progress_of(
-    connection: Connection, order_ids: Iterable[str], *, lock: bool = False
+    connection: Connection, order_ids: Iterable[str], *, style: str | None = None, lock: bool = False
 ) -> dict[str, Progress]:
-    """The progress of these orders, by id. `lock` keeps other transactions from changing them."""
+    """The progress of these orders (of one style), by id. `lock` keeps others from changing them."""
     query = select(*PROGRESS).where(orders.c.order_id.in_(sorted(order_ids))).order_by(orders.c.order_id)
+    if style is not None:
+        query = query.where(orders.c.style == style)
     rows = connection.execute(query.with_for_update() if lock else query)
     return {row.order_id: progress_in(row) for row in rows}
 
@@ -181,57 +201,6 @@ def page(
     return [(order_in(row), progress_in(row)) for row in rows]
 
 
-def claim(connection: Connection, limit: int, lease_s: float) -> list[tuple[Order, Progress]]:
-    """Take up to `limit` unfinished orders that are due, the longest overdue first, for the lease's time."""
-    # As a subquery the clock is read once, and PostgreSQL can use the index.
-    now = select(epoch_now()).scalar_subquery()
-    due = (
-        select(orders.c.order_id)
-        .where(orders.c.status == OrderStatus.IN_PROGRESS.value, orders.c.resume_after <= now)
-        .order_by(orders.c.resume_after)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return _take(connection, connection.scalars(due).all(), lease_s)
-
-
-def claim_next(connection: Connection, lease_s: float) -> list[tuple[Order, Progress]]:
-    """Take the order that falls due next, before its time: to try whether a service is back."""
-    waiting = (
-        select(orders.c.order_id)
-        .where(orders.c.status == OrderStatus.IN_PROGRESS.value, ~orders.c.leased)
-        .order_by(orders.c.resume_after)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    return _take(connection, connection.scalars(waiting).all(), lease_s)
-
-
-def end_passes(connection: Connection, delays: Sequence[tuple[str, float]]) -> list[None]:
-    """Say when each of these orders, if unfinished, is due again: (order id, seconds from now)."""
-    connection.execute(_END_PASS, [{"key": order_id, "delay_s": delay_s} for order_id, delay_s in delays])
-    return [None] * len(delays)
-
-
-def make_due(connection: Connection, limit: int, *, leased_too: bool) -> int:
-    """Make unfinished orders due at once, at most `limit` of those that wait; how many there were."""
-    waiting = select(orders.c.order_id).where(
-        orders.c.status == OrderStatus.IN_PROGRESS.value, orders.c.resume_after > epoch_now()
-    )
-    if not leased_too:
-        waiting = waiting.where(~orders.c.leased)
-    ids = connection.scalars(waiting.limit(limit).with_for_update(skip_locked=True)).all()
-    if ids:
-        connection.execute(update(orders).where(orders.c.order_id.in_(ids)).values(resume_after=epoch_now()))
-    return len(ids)
-
-
-def make_due_again(connection: Connection, order_id: str) -> None:
-    """Make one order due as if no pass had been over it."""
-    afresh = update(orders).where(orders.c.order_id == order_id)
-    connection.execute(afresh.values(resume_after=epoch_now(), leased=False, passes=0))
-
-
 def census(connection: Connection) -> tuple[dict[str, int], datetime | None]:
     """How many orders there are by status, and when the oldest unfinished one was accepted."""
     counted = connection.execute(select(orders.c.status, func.count()).group_by(orders.c.status))
@@ -240,14 +209,6 @@ def census(connection: Connection) -> tuple[dict[str, int], datetime | None]:
         select(orders.c.accepted_at).where(unfinished).order_by(orders.c.order_id).limit(1)
     )
     return {row[0]: row[1] for row in counted}, oldest
-
-
-def _take(connection: Connection, order_ids: Sequence[str], lease_s: float) -> list[tuple[Order, Progress]]:
-    if not order_ids:
-        return []
-    leased = update(orders).where(orders.c.order_id.in_(order_ids))
-    connection.execute(leased.values(resume_after=epoch_now() + lease_s, leased=True))
-    return load(connection, order_ids)
 
 
 def _write(connection: Connection, replaced: Sequence[tuple[Progress, Progress]]) -> None:
@@ -260,7 +221,8 @@ def _write(connection: Connection, replaced: Sequence[tuple[Progress, Progress]]
             "version": after.version,
             "completed_at": after.completed_at,
         }
-        for before, after in replaced
+        # In one sequence everywhere: transactions that take the same rows never wait in a ring.
+        for before, after in sorted(replaced, key=lambda pair: pair[0].order_id)
         if after.version != before.version
     ]
     if rows and connection.execute(_CHANGE, rows).rowcount != len(rows):

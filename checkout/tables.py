@@ -1,4 +1,4 @@
-"""The journal's one table, and how its rows read as orders and progress."""
+"""The journal's table and that of the participants, and how rows read as orders and progress."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, MetaData, Row, Table, Text
 
-from checkout.orders import Order, OrderStatus, Progress, Step, StepStatus
+from checkout.orders import Emission, Order, OrderStatus, Progress, Step, StepStatus
 from servicekit.db import Instant
 
 metadata = MetaData()
@@ -31,6 +31,19 @@ orders = Table(
     Column("resume_after", Float(53), nullable=False),
     Column("leased", Boolean, nullable=False),
     Column("passes", Integer, nullable=False),
+    Column("event_stamp", Text),
+    Column("event_sequence", BigInteger),
+    Column("emitted_at", Instant),
+    Column("retries", Integer, nullable=False, server_default="0"),
+)
+
+participants = Table(
+    "participants",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("joined_at", Instant, nullable=False),
+    Column("durable_created", Text, nullable=False),
+    Column("retired_at", Instant),
 )
 
 PROGRESS: tuple[Column[Any], ...] = (
@@ -40,6 +53,10 @@ PROGRESS: tuple[Column[Any], ...] = (
     orders.c.version,
     orders.c.completed_at,
     orders.c.passes,
+    orders.c.event_stamp,
+    orders.c.event_sequence,
+    orders.c.emitted_at,
+    orders.c.retries,
 )
 
 
@@ -59,7 +76,19 @@ def order_in(row: Row[Any]) -> Order:
 def progress_in(row: Row[Any]) -> Progress:
     """The progress of the order in a row (of the columns `PROGRESS`, at least)."""
     steps = {step["name"]: _step(step) for step in orjson.loads(row.steps)}
-    return Progress(row.order_id, OrderStatus(row.status), steps, row.version, row.completed_at, row.passes)
+    emission = (
+        None if row.event_stamp is None else Emission(row.event_stamp, row.event_sequence, row.emitted_at)
+    )
+    return Progress(
+        order_id=row.order_id,
+        status=OrderStatus(row.status),
+        steps=steps,
+        version=row.version,
+        completed_at=row.completed_at,
+        passes=row.passes,
+        emission=emission,
+        retries=row.retries,
+    )
 
 
 def steps_json(progress: Progress) -> str:

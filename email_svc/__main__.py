@@ -10,13 +10,15 @@ from prometheus_client import Counter
 
 from email_svc.app import Deps, create_app
 from email_svc.confirmations import Confirmation, Recorded, record_confirmations
+from email_svc.consumer import participant
 from email_svc.delivery import Deliverer, Policy
 from email_svc.errors import catalogue
 from email_svc.settings import Settings
 from email_svc.smtp import SmtpPool
 from servicekit.auth import by_role
 from servicekit.batching import Batcher
-from servicekit.boot import boot, can_read
+from servicekit.boot import boot, can_read, in_background
+from servicekit.bus import Bus
 from servicekit.db import Database
 from servicekit.metrics import Metrics
 from servicekit.server import serve
@@ -38,6 +40,8 @@ async def main() -> None:
             lambda commands: database.batch(record, commands), max_items=MAX_GROUP, max_queue=MAX_QUEUE
         )
         stack.push_async_callback(confirmations.aclose)
+        bus = await stack.enter_async_context(Bus(settings))
+        await in_background(stack, participant(bus, database, settings, metrics.registry, wake).run())
         health = Health(check=lambda: database.read(can_read), on_drain=[database.hurry])
         deps = Deps(
             database=database,

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Query, Response
 from prometheus_client import Counter, Gauge
 
-from email_svc import confirmations
-from email_svc.schemas import Confirmation, Effect, EffectPage, OrderId, Recorded, SendConfirmation, ShipTo
+from email_svc import asyncapi, confirmations
+from email_svc.schemas import Confirmation, Effect, EffectPage, OrderId, Recorded, SendConfirmation
 from email_svc.settings import Settings
 from servicekit.auth import Authenticator
 from servicekit.batching import Batcher
@@ -48,6 +48,7 @@ def create_app(deps: Deps) -> FastAPI:
         metrics=deps.metrics,
         health=deps.health,
         settings=deps.settings,
+        asyncapi=asyncapi.document,
     )
     _add_command(app, deps)
     _add_reading(app, deps)
@@ -76,7 +77,7 @@ def _add_command(app: FastAPI, deps: Deps) -> None:
     )
     async def send_confirmation(command: SendConfirmation, response: Response) -> Recorded:
         """Record one order's confirmation durably; its delivery follows. Idempotent: the first body wins."""
-        recorded = await deps.confirmations.submit(_told(command))
+        recorded = await deps.confirmations.submit(command.to_confirmation())
         reach("email.after-commit")
         if not recorded.repeated:
             deps.wake()
@@ -136,26 +137,6 @@ def _watch_undelivered(deps: Deps) -> None:
 
     if deps.settings.server is not None:  # else nothing is meant to be delivered
         deps.metrics.refreshers.append(refresh)
-
-
-def _told(command: SendConfirmation) -> confirmations.Confirmation:
-    return confirmations.Confirmation(
-        order_id=command.order_id,
-        recipient=command.customer.email,
-        name=command.customer.name,
-        currency=command.currency,
-        total_minor=command.total_minor,
-        lines=tuple(
-            confirmations.Line(line.sku, line.quantity, line.unit_price_minor) for line in command.lines
-        ),
-        ship_to=_postal_address(command.ship_to, command.customer.name),
-    )
-
-
-def _postal_address(ship_to: ShipTo, customer: str) -> tuple[str, ...]:
-    town = " ".join(part for part in (ship_to.postcode, ship_to.city) if part)
-    parts = (ship_to.name or customer, ship_to.line1, ship_to.line2, town, ship_to.region, ship_to.country)
-    return tuple(part for part in parts if part)
 
 
 def _errors(deps: Deps, *slugs: str) -> dict[int | str, dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""What the e-mail service reads and answers over HTTP.
+"""What the e-mail service reads and answers over HTTP; of events it reads the same as of commands.
 
-A command may carry more than is declared here: the service reads only what it needs.
+A message may carry more than is declared here: the service reads only what it needs.
 """
 
 from datetime import datetime
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from email_svc import confirmations
 from servicekit.fields import CurrencyCode, EmailAddress, line_of_text
 
 MAX_LINES = 100
@@ -53,6 +54,12 @@ class ShipTo(BaseModel):
     postcode: AddressLine | None = None
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
 
+    def to_lines(self, customer: str) -> tuple[str, ...]:
+        """The address as it is written on an envelope; the customer's name stands in for an absent one."""
+        town = " ".join(part for part in (self.postcode, self.city) if part)
+        parts = (self.name or customer, self.line1, self.line2, town, self.region, self.country)
+        return tuple(part for part in parts if part)
+
 
 class SendConfirmation(BaseModel):
     """The command: confirm one order to its customer. `total_minor` is in the currency's minor units."""
@@ -88,6 +95,20 @@ class SendConfirmation(BaseModel):
     total_minor: Annotated[int, Field(ge=0, le=MAX_TOTAL_MINOR, strict=True)]
     lines: Annotated[list[Line], Field(min_length=1, max_length=MAX_LINES)]
     ship_to: ShipTo
+
+    def to_confirmation(self) -> confirmations.Confirmation:
+        """The confirmation that is asked for, told or heard."""
+        return confirmations.Confirmation(
+            order_id=self.order_id,
+            recipient=self.customer.email,
+            name=self.customer.name,
+            currency=self.currency,
+            total_minor=self.total_minor,
+            lines=tuple(
+                confirmations.Line(line.sku, line.quantity, line.unit_price_minor) for line in self.lines
+            ),
+            ship_to=self.ship_to.to_lines(self.customer.name),
+        )
 
 
 class Recorded(BaseModel):

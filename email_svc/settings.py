@@ -12,7 +12,7 @@ from pydantic_settings import SettingsConfigDict
 
 from email_svc.addresses import Address, parse_sender
 from email_svc.smtp import Server
-from servicekit.settings import ServiceSettings
+from servicekit.settings import BrokerUser, ParticipantSettings
 
 SMTP_PORT = 25
 SMTPS_PORT = 465
@@ -54,12 +54,13 @@ def _sender(sender: str) -> str:
     return sender
 
 
-class Settings(ServiceSettings):
+class Settings(ParticipantSettings):
     """What the e-mail service can be told, beyond what every service can."""
 
     model_config = SettingsConfigDict(env_prefix="EMAIL_")
 
     port: int = Field(8001, ge=1, le=65_535)
+    nats_user: BrokerUser = "email"
     conductor_token: SecretStr = Field(min_length=16)
     smtp_url: Annotated[SecretStr, AfterValidator(_smtp_url)]
     sender: Annotated[str, AfterValidator(_sender)] = "Duet Shop <orders@shop.example>"

@@ -6,7 +6,7 @@ says that it did; the ledger judges. It refuses to judge while orders keep comin
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,8 +45,9 @@ def audit(
     """Reconcile every accepted order with every service's effects.
 
     Accepted are the ids in the file and all orders that checkout knows. The exit code is 0 if the ledger
-    balances: none lost, missing, duplicate, unexpected, late or unfinished. An order that needs attention
-    owes no effect of the steps that it says failed: they count as refused. Stop the load first.
+    balances: none lost, missing, duplicate, unexpected, late or unfinished. An order owes no effect of the
+    steps that it says failed or an operator gave up (they count as refused), nor of a participant who joined
+    later than it was accepted. Stop the load first.
     """
     system = System.locate(port_base, data)
     ids = _read_accepted(accepted, system)
@@ -78,6 +79,7 @@ def as_document(report: Report) -> dict[str, Any]:
         "balances": report.balances,
         "accepted": report.accepted,
         "orders": dict(report.orders),
+        "styles": {style: dict(statuses) for style, statuses in report.styles.items()},
         "lost": len(report.lost),
         **{verdict.value: report.total(verdict) for verdict in Verdict},
         "services": {name: dict(counts) for name, counts in report.counts.items()},
@@ -106,8 +108,9 @@ def _print(report: Report) -> None:
     from rich.console import Console
 
     console = Console()
-    statuses = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in report.orders.items())
-    typer.echo(f"{report.accepted} accepted ids in the file; checkout knows {statuses}")
+    typer.echo(f"{report.accepted} accepted ids in the file; checkout knows {_statuses(report.orders)}")
+    for style, statuses in report.styles.items():
+        typer.echo(f"  by {style}: {_statuses(statuses)}")
     console.print(_table(report))
     if report.balances:
         console.print("The ledger balances.", style="bold green")
@@ -121,6 +124,10 @@ def _print(report: Report) -> None:
                 _print_ids(f"{service}, {verdict.value}", ids)
         if Verdict.MISSING in troubles:
             typer.echo(f"if {service} was restored from a backup: duet repair {service}")
+
+
+def _statuses(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in numbers.items())
 
 
 def _table(report: Report) -> "Table":

@@ -6,90 +6,28 @@ A verb that makes no sense in the state that the process is in is refused with a
 
 import asyncio
 import contextlib
+import shutil
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
-from urllib.parse import urlsplit
 
 from lab.errors import FAILED, LabError
+from lab.lives import State, Timing, how_it_ended, next_backoff_s
+from lab.look import OK, look
 from lab.processes import Program, StampBook, bound_log, log_tail, signal_group, spawn
 
 BAD_SETTINGS = frozenset({2, 78})  # usage error, and EX_CONFIG of sysexits.h
 DEATHS_AT_START = 3  # so many ends with an error before it was ever ready: it will not be
 LOG_CHECK_S = 30.0
-
-
-@dataclass(frozen=True)
-class Timing:
-    """The supervisor's pauses and bounds, in seconds."""
-
-    backoff_first_s: float = 0.2
-    backoff_most_s: float = 5.0
-    settled_s: float = 10.0
-    poll_unready_s: float = 0.1
-    poll_ready_s: float = 1.0
-    poll_timeout_s: float = 1.0
-    start_s: float = 60.0
-    grace_s: float = 10.0
-    kill_s: float = 5.0
-
-
-class State(StrEnum):
-    """What a process is doing, or is kept from doing."""
-
-    STARTING = "starting"
-    RUNNING = "running"
-    PAUSED = "paused"
-    STOPPED = "stopped"
-    RESTARTING = "restarting"
-
-
-def next_backoff_s(timing: Timing, previous_s: float, up_s: float, killed_when_ready: bool) -> float:
-    """How long to wait before a process is started again: doubling, unless it had settled.
-
-    One that was ready and got a SIGKILL did not fail by itself: somebody tries that out, and waits for it.
-    """
-    if up_s >= timing.settled_s or killed_when_ready or previous_s == 0:
-        return timing.backoff_first_s
-    return min(previous_s * 2, timing.backoff_most_s)
-
-
-async def is_ready(url: str, timeout_s: float) -> bool:
-    """Whether `GET {url}/readyz` answers 200 in time."""
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port
-    request = f"GET /readyz HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
-    try:
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(host, port, limit=4096)
-            try:
-                writer.write(request.encode())
-                status = await reader.readline()
-            finally:
-                writer.transport.abort()
-    except (OSError, TimeoutError, ValueError):
-        return False
-    return status.split(b" ")[1:2] == [b"200"]
-
-
-def how_it_ended(code: int | None) -> str:
-    """An exit code in words; None where there was no process at all."""
-    if code is None:
-        return "it could not be started"
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return signal.Signals(-code).name
-    return f"exit code {code}"
+WHY_LENGTH = 200
 
 
 class Child:
     """A program that is kept running while it is wanted; `pid` is None while it has no process.
 
-    `wanted` is what a person asked for; `gone` is set while there is no process and none is being started;
-    `hurry` ends the pause before a new start.
+    `why` is what it answers while it is not ready. `wanted` is what a person asked for; `gone` is set while
+    there is no process and none is being started; `hurry` ends the pause before a new start.
     """
 
     def __init__(
@@ -99,6 +37,7 @@ class Child:
         self.state = State.RESTARTING
         self.pid: int | None = None
         self.ready = False
+        self.why = ""
         self.restarts = 0
         self._book = book
         self._notice = notice
@@ -175,22 +114,25 @@ class Child:
         asked = self.pid
         if asked is None or self._is_paused():
             return
-        ready = await is_ready(self.program.url, self._timing.poll_timeout_s)
+        seen = await look(self.program.ready_url, self._timing.poll_timeout_s)
         if self.pid != asked or self._is_paused():
             return
-        self.ready = ready
-        if ready and self.state is State.STARTING:
+        self.ready = seen is not None and seen.status == OK
+        self.why = "no answer" if seen is None else seen.body.decode(errors="replace").strip()[:WHY_LENGTH]
+        if self.ready and self.state is State.STARTING:
             self.state, self._was_ready, self._deaths_at_start = State.RUNNING, True, 0
             self._notice(f"{self.program.name} is ready at {self.program.url} (process {asked})")
 
     async def command(self, verb: str) -> str:
-        """Do `stop`, `start`, `pause`, `resume` or `kill`, and return a sentence about it."""
+        """Do what `verbs` names, and return a sentence about it; raise `LabError` where it cannot be."""
         verbs = {
             "stop": self._stop,
             "start": self._start,
             "pause": self._pause,
             "resume": self._resume,
             "kill": self._kill,
+            "restart": self._restart,
+            "wipe": self._wipe,
         }
         if verb not in verbs:
             raise LabError(f"there is no command {verb}")
@@ -238,23 +180,13 @@ class Child:
     async def _stop(self) -> str:
         if not self._wanted.is_set():
             raise LabError(f"{self.program.name} is stopped already", FAILED)
-        self._wanted.clear()
-        self._hurry.set()
-        if self.pid is not None:
-            signal_group(self.pid, signal.SIGTERM, signal.SIGCONT)
-        if not await self._is_gone(self._timing.grace_s) and self.pid is not None:
-            signal_group(self.pid, signal.SIGKILL)
-        if not await self._is_gone(self._timing.kill_s):
-            raise LabError(f"{self.program.name} (process {self.pid}) has not ended yet", FAILED)
-        self.state = State.STOPPED
+        await self._bring_down(self._timing.grace_s)
         return f"{self.program.name} is stopped"
 
     async def _start(self) -> str:
         if not self._gone.is_set():
             raise LabError(f"{self.program.name} is {self.state} already", FAILED)
-        self._wanted.set()
-        self._hurry.set()
-        self.state = State.STARTING
+        self._want_again()
         return f"{self.program.name} is starting"
 
     async def _pause(self) -> str:
@@ -277,6 +209,49 @@ class Child:
         if not await self._is_gone(self._timing.kill_s):
             raise LabError(f"{self.program.name} (process {pid}) has not ended yet", FAILED)
         return f"{self.program.name} (process {pid}) was killed"
+
+    async def _restart(self) -> str:
+        """For the supervisor itself: only what nobody holds stopped or paused."""
+        if self.state is not State.RUNNING:
+            raise LabError(f"{self.program.name} is {self.state}, not running", FAILED)
+        try:
+            await self._bring_down(self._timing.grace_s)
+        finally:
+            self._want_again()
+        return f"{self.program.name} is starting again"
+
+    async def _wipe(self) -> str:
+        store = self.program.store
+        if store is None:
+            raise LabError(f"{self.program.name} has no store that can be wiped: only the broker has")
+        try:
+            await self._bring_down(grace_s=0)
+            with contextlib.suppress(FileNotFoundError):
+                await asyncio.to_thread(shutil.rmtree, store)
+        except OSError as error:
+            raise LabError(f"cannot delete {store}: {error}", FAILED) from error
+        finally:
+            self._want_again()
+        return f"{self.program.name} was killed and its store is deleted: it starts empty"
+
+    async def _bring_down(self, grace_s: float) -> None:
+        """Want the process no more and end it, politely for `grace_s`; raise `LabError` if it stays."""
+        self._wanted.clear()
+        self._hurry.set()
+        if self.pid is not None and grace_s:
+            signal_group(self.pid, signal.SIGTERM, signal.SIGCONT)
+        if not await self._is_gone(grace_s) and self.pid is not None:
+            signal_group(self.pid, signal.SIGKILL)
+        if not await self._is_gone(self._timing.kill_s):
+            raise LabError(f"{self.program.name} (process {self.pid}) has not ended yet", FAILED)
+        self.state = State.STOPPED
+
+    def _want_again(self) -> None:
+        if not self._ending:
+            self._wanted.set()
+            self._hurry.set()
+            if self._gone.is_set():
+                self.state = State.STARTING
 
     def _is_paused(self) -> bool:
         return self.state is State.PAUSED

@@ -2,14 +2,14 @@
 
 import typer
 
-from lab import audit, bench, control, order, repair, stuck, up
+from lab import audit, bench, control, dlq, listen, order, participant, repair, stuck, up
 from lab.errors import OneLineErrors
 
 app = typer.Typer(
     cls=OneLineErrors,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="One checkout, orchestrated: start it, load it, break it, audit it.",
+    help="One checkout, orchestrated and choreographed: start it, load it, break it, audit it.",
 )
-for part in (up, control, order, audit, stuck, repair, bench):
+for part in (up, control, order, audit, stuck, repair, participant, dlq, listen, bench):
     part.register(app)

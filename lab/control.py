@@ -1,4 +1,4 @@
-"""How `duet stop`, `start`, `pause`, `resume`, `kill` and `ps` reach the supervisor.
+"""How `duet stop`, `start`, `pause`, `resume`, `kill`, `wipe` and `ps` reach the supervisor.
 
 One JSON line each way over TCP on loopback, at the port base plus 24: {"token", "verb", "name"} gives
 {"ok": true, "result"} or {"ok": false, "error", "exit_code"}. A request without the operator's token is
@@ -29,6 +29,7 @@ VERBS = {
     "pause": "Freeze a process (SIGSTOP) until `duet resume`.",
     "resume": "Let a paused process go on.",
     "kill": "Kill a process (SIGKILL); the supervisor starts it anew.",
+    "wipe": "Kill the broker, delete its streams, and start it anew.",
 }
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -81,7 +82,7 @@ def call(system: System, verb: str, name: str | None = None) -> Any:
 
 
 def register(app: typer.Typer) -> None:
-    """Add `duet ps` and the five verbs."""
+    """Add `duet ps` and the verbs."""
     app.command("ps", help="Show the processes: state, process id, readiness.")(_ps)
     for verb, what in VERBS.items():
         app.command(verb, help=what)(_command(verb))

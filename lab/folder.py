@@ -1,4 +1,4 @@
-"""The data folder of `duet up`: held by one supervisor at a time, with its tokens, emptied by `--fresh`.
+"""The data folder of `duet up`: held by one supervisor at a time, with its secrets, emptied by `--fresh`.
 
 It deletes only what a `duet up` makes, and refuses to empty a folder that holds no sign of one.
 """
@@ -9,14 +9,14 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.system import System, note_file
+from lab.system import CONDUCTOR, OPERATOR, System, note_file
 
 LOCK = "supervisor.lock"
-FOLDERS = ("mail", "logs")
+FOLDERS = ("mail", "logs", "broker")
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def refuse_strange_folder(system: System) -> None:
 
 
 def empty(system: System) -> None:
-    """Delete databases, mail, logs, tokens and the list of accepted orders; leave everything else."""
+    """Delete databases, streams, mail, logs, secrets and the list of accepted orders; leave all else."""
     ours = [path for path in system.data.iterdir() if _is_ours(system, path) and path.name != LOCK]
     for path in sorted(ours, key=lambda path: path == system.tokens_file):  # the sign goes last
         if path.is_dir() and not path.is_symlink():
@@ -64,15 +64,18 @@ def empty(system: System) -> None:
 
 def make_tokens(system: System) -> None:
     """Make the tokens that are not there yet, in a file that only its owner reads."""
-    tokens: dict[str, str] = {}
+    known: dict[str, str] = {}
     if system.tokens_file.exists():
-        known = system.tokens()
-        tokens = {"operator": known.operator, **known.services}
-    wanted = ["operator", *(service.name for service in system.services if service.name != "checkout")]
-    missing = [name for name in wanted if name not in tokens]
-    if missing:
-        tokens |= {name: secrets.token_urlsafe(32) for name in missing}
-        _write_private(system.tokens_file, json.dumps(tokens, indent=1))
+        tokens = system.tokens()
+        known = {OPERATOR: tokens.operator, **tokens.services}
+    others = (service.name for service in system.services if service.name != CONDUCTOR)
+    _add_secrets(system.tokens_file, known, (OPERATOR, *others))
+
+
+def make_broker_passwords(system: System, users: Iterable[str]) -> None:
+    """Make the passwords of the broker's users that are not there yet, as the tokens."""
+    known = system.broker_passwords() if system.broker_passwords_file.exists() else {}
+    _add_secrets(system.broker_passwords_file, known, (OPERATOR, *users))
 
 
 @contextlib.contextmanager
@@ -83,7 +86,7 @@ def noted(system: System) -> Iterator[None]:
     try:
         note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         note.parent.chmod(0o700)
-        _write_private(note, told)
+        write_private(note, told)
     except OSError as error:
         raise LabError(f"cannot leave the note {note}: {error} (XDG_STATE_HOME chooses its place)") from error
     try:
@@ -94,7 +97,7 @@ def noted(system: System) -> Iterator[None]:
                 note.unlink()
 
 
-def _write_private(file: Path, text: str) -> None:
+def write_private(file: Path, text: str) -> None:
     """Write a whole file that never was readable by others, not even while it was written."""
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     draft.unlink(missing_ok=True)
@@ -106,10 +109,19 @@ def _write_private(file: Path, text: str) -> None:
     draft.replace(file)
 
 
+def _add_secrets(file: Path, known: Mapping[str, str], wanted: Iterable[str]) -> None:
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        made = {name: secrets.token_urlsafe(32) for name in missing}
+        write_private(file, json.dumps({**known, **made}, indent=1))
+
+
 def _is_ours(system: System, path: Path) -> bool:
     named = {
         LOCK,
         system.tokens_file.name,
+        system.broker_config_file.name,
+        system.broker_passwords_file.name,
         system.accepted_file.name,
         "repaired.log",
         system.supervisor_file.name,

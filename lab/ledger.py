@@ -1,8 +1,9 @@
 """The ledger: each order that checkout knows against each service's effects, one verdict for every pair.
 
 What an order owes is read from its own representation: whether the customer is a member, and what became of
-its steps. Pure: orders and effects come in, a report goes out; whoever fetches them sees to a complete read.
-It refuses to excuse: an order that says `completed` owes all its effects, whatever its steps say.
+its steps; its style changes nothing. Who joined later than the order owes it nothing, and may act on it at
+any time, but once. Pure: orders and effects come in, a report goes out; who fetches them sees to a complete
+read. It refuses to excuse: an order that says `completed` owes all its effects, whatever its steps say.
 """
 
 from collections import Counter
@@ -18,6 +19,9 @@ COMPLETED = "completed"
 IN_PROGRESS = "in_progress"
 NEEDS_ATTENTION = "needs_attention"
 STATUSES = (IN_PROGRESS, NEEDS_ATTENTION, COMPLETED)
+CHOREOGRAPHY = "choreography"
+ABANDONED = "abandoned"
+RETIRED = "participant retired"
 
 OWED_BY_EVERY_ORDER = frozenset({"email", "warehouse"})
 OWED_BY_MEMBERS = frozenset({"rewards"})
@@ -28,7 +32,7 @@ class Verdict(StrEnum):
 
     EXACTLY_ONCE = "exactly_once"
     NOT_OWED = "not_owed"  # and there is none
-    REFUSED = "refused"  # the order needs attention, and says that this step failed or was abandoned
+    REFUSED = "refused"  # the order says that this step failed, or that an operator gave it up
     MISSING = "missing"
     DUPLICATE = "duplicate"
     UNEXPECTED = "unexpected"  # checkout knows no such order, or the order owed no such effect
@@ -41,10 +45,14 @@ TROUBLES = (Verdict.MISSING, Verdict.DUPLICATE, Verdict.UNEXPECTED, Verdict.LATE
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step as the order tells of it; `reason` is why it was skipped or failed."""
+    """A step as the order tells of it; `reason` is why it was skipped or failed.
+
+    It is not `awaited` if its participant joined later than the order was accepted.
+    """
 
     status: str
     reason: str | None = None
+    awaited: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,7 @@ class Order:
     """What an order says of itself; `completed_at` is None until it is completed."""
 
     order_id: str
+    style: str
     status: str
     rewards_member: bool
     completed_at: datetime | None
@@ -68,10 +77,14 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The reconciled ledger: counts by service and verdict, and the order ids of every kind of trouble."""
+    """The reconciled ledger: counts by service and verdict, and the order ids of every kind of trouble.
+
+    `orders` are the numbers of orders by status, `styles` the same by style.
+    """
 
     accepted: int
     orders: Mapping[str, int]
+    styles: Mapping[str, Mapping[str, int]]
     lost: Sequence[str]
     unfinished: Sequence[str]
     counts: Mapping[str, Mapping[Verdict, int]]
@@ -111,10 +124,11 @@ def reconcile(
             for kind in TROUBLES
             if told[kind]
         }
-    statuses = Counter(order.status for order in known.values())
+    styles = sorted({order.style for order in known.values()})
     return Report(
         accepted=len(promised),
-        orders={status: statuses[status] for status in STATUSES},
+        orders=_by_status(known.values()),
+        styles={style: _by_status(o for o in known.values() if o.style == style) for style in styles},
         lost=sorted(promised - known.keys()),
         unfinished=sorted(order.order_id for order in known.values() if order.status == IN_PROGRESS),
         counts=counts,
@@ -124,44 +138,69 @@ def reconcile(
 
 def judge(order: Order, service: str, times: Sequence[datetime], *, repaired: bool = False) -> Verdict:
     """The verdict on one order at one service, whose effects for it came at `times`."""
-    owed = is_owed(order, service)
     step = order.steps.get(service)
+    concerned = is_concerned(order, service)
+    awaited = step.awaited if step else service in OWED_BY_EVERY_ORDER | OWED_BY_MEMBERS
     if len(times) > 1:
         return Verdict.DUPLICATE
     if times:
-        return _judge_effect(order, step, times[0], owed=owed, repaired=repaired)
-    if not owed:
+        late = awaited and not repaired and _is_late(order, times[0])
+        return _judge_effect(order, step, concerned=concerned, late=late)
+    if not concerned:
+        return Verdict.NOT_OWED
+    if step is not None and (_is_given_up(order, step) or _is_refused(order, step)):
+        return Verdict.REFUSED
+    if not awaited:
         return Verdict.NOT_OWED
     if order.status == IN_PROGRESS and (step is None or step.status == "pending"):
         return Verdict.UNFINISHED
-    if order.status != COMPLETED and step is not None and step.status == "failed":
-        return Verdict.REFUSED
     return Verdict.MISSING
 
 
-def is_owed(order: Order, service: str) -> bool:
-    """Whether the order promises an effect of this service, unless the order says that it failed.
+def is_concerned(order: Order, service: str) -> bool:
+    """Whether the service is to act on the order: of the article's three, by the promise.
 
-    A service that is none of the article's three owes what the order's own steps name it for.
+    Another service acts on an order whose steps name it, and on any event that it hears: whoever joined later
+    than the order may act before the order tells of it.
     """
     if service in OWED_BY_EVERY_ORDER:
         return True
     if service in OWED_BY_MEMBERS:
         return order.rewards_member
     step = order.steps.get(service)
-    return step is not None and step.status != "skipped"
+    if step is None:
+        return order.style == CHOREOGRAPHY
+    return step.status != "skipped" or step.reason == RETIRED
 
 
-def _judge_effect(order: Order, step: Step | None, at: datetime, *, owed: bool, repaired: bool) -> Verdict:
-    if not owed:
+def _judge_effect(order: Order, step: Step | None, *, concerned: bool, late: bool) -> Verdict:
+    if not concerned:
         return Verdict.UNEXPECTED
-    if order.status != COMPLETED and step is not None and step.status == "failed":
-        # A call whose reply was lost may have done its work before the operator gave the step up. But a
-        # service that refuses stores nothing, so refusal and effect contradict each other.
-        return Verdict.REFUSED if step.reason == "abandoned" else Verdict.UNEXPECTED
-    if order.completed_at is not None and at > order.completed_at + CLOCK_GRANULARITY and not repaired:
-        return Verdict.LATE
-    return Verdict.EXACTLY_ONCE
+    if step is not None and _is_given_up(order, step):
+        return Verdict.REFUSED  # it may have done its work, untold, before the operator gave it up
+    if step is not None and _is_refused(order, step):
+        return Verdict.UNEXPECTED  # who refuses stores nothing: refusal and effect contradict each other
+    return Verdict.LATE if late else Verdict.EXACTLY_ONCE
+
+
+def _is_given_up(order: Order, step: Step) -> bool:
+    """Whether an operator has ended this step, by abandoning the order or retiring the participant."""
+    retired = step.status == "skipped" and step.reason == RETIRED
+    return retired or (_is_refused(order, step) and step.reason == ABANDONED)
+
+
+def _is_refused(order: Order, step: Step) -> bool:
+    """Whether the order says that this step failed; one that says `completed` excuses none that it awaits."""
+    return step.status == "failed" and (order.status != COMPLETED or not step.awaited)
+
+
+def _is_late(order: Order, at: datetime) -> bool:
+    return order.completed_at is not None and at > order.completed_at + CLOCK_GRANULARITY
+
+
+def _by_status(orders: Iterable[Order]) -> Mapping[str, int]:
+    found = Counter(order.status for order in orders)
+    return {status: found[status] for status in STATUSES}
 
 
 def _judge_all(

@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,8 +18,10 @@ from lab.system import CONDUCTOR, Data, PortBase, System
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lab.placing import Listener, Outcome, Plan
+    from lab.outcome import Outcome
+    from lab.placing import Listener, Plan
 
+STYLES = ("orchestration", "choreography")
 LARGEST_FILE_BYTES = 1024 * 1024
 
 AcceptedFile = Annotated[
@@ -39,10 +41,13 @@ def register(app: typer.Typer) -> None:
 def order(
     context: typer.Context,
     style: Annotated[
-        str | None,
-        typer.Option("--style", help="orchestration (choreography is coming)."),
+        Literal["orchestration", "choreography", "both"] | None,
+        typer.Option("--style", help="both: they take turns (default: what the checkout service is set to)."),
     ] = None,
-    count: Annotated[int, typer.Option("--count", min=1, max=100_000, help="How many orders.")] = 1,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", min=1, max=100_000, help="How many orders (default: 1, or 1 of each style)."),
+    ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
@@ -60,7 +65,7 @@ def order(
         bool | None,
         typer.Option(
             "--member/--no-member",
-            help="Whether sample customers have joined rewards (default: one: yes; many: three in five).",
+            help="Whether sample customers have joined rewards (default: yes; with --count three in five).",
         ),
     ] = None,
     wait_s: Annotated[
@@ -75,8 +80,8 @@ def order(
         typer.Option(
             "--json",
             help="Print one JSON document: counts (requested, accepted, refused, unanswered, completed, "
-            "needs_attention, in_progress, retries, ...) and under `orders` the representations, "
-            "at most the first 1000.",
+            "needs_attention, in_progress, retries, ...), under `styles` those of each style with its times, "
+            "and under `orders` the representations, at most the first 1000.",
         ),
     ] = False,
     port_base: PortBase = None,
@@ -85,24 +90,27 @@ def order(
     """Place orders, and show their steps as they finish.
 
     Each order has an Idempotency-Key of its own and is retried with it for up to two minutes. Its id is on
-    disk before it is shown as accepted. The exit code is 0 if all orders were accepted, whatever became of
-    them since; 1 if one was not; 2 for wrong usage.
+    disk before it is shown as accepted. Of the times shown, `answered` is by this command's clock, from when
+    the order was due to leave, and `completed` by checkout's, from its acceptance. The exit code is 0 if all
+    orders were accepted, whatever became of them since; 1 if one was not; 2 for wrong usage.
     """
     from lab import order_view
     from lab.placing import Plan
 
     system = System.locate(port_base, data)
+    styles = _styles(style)
+    number = count or max(1, len(styles))
     plan = Plan(
         url=system.url(CONDUCTOR),
-        body=_bodies(file, count, member),
-        count=count,
+        body=_bodies(file, member, many=count is not None and count > 1),
+        count=number,
         rate=rate,
-        style=style,
+        styles=styles,
         follow_s=wait_s,
-        detached=count <= order_view.FEW or wait_s == 0,
+        detached=number <= order_view.FEW or wait_s == 0,
     )
     target = accepted or system.accepted_file
-    with order_view.view(count, as_json=as_json) as shown:
+    with order_view.view(number, as_json=as_json) as shown:
         outcome = asyncio.run(_run(context, system, plan, target, shown))
     if as_json:
         typer.echo(json.dumps(order_view.as_document(outcome)))
@@ -131,7 +139,13 @@ def _audit_command(system: System, accepted: Path | None) -> str:
     return f"duet audit --port-base {system.port_base} --wait 60{chosen}"
 
 
-def _bodies(file: Path | None, count: int, member: bool | None) -> "Callable[[int], bytes]":
+def _styles(style: str | None) -> tuple[str, ...]:
+    if style is None:
+        return ()
+    return STYLES if style == "both" else (style,)
+
+
+def _bodies(file: Path | None, member: bool | None, *, many: bool) -> "Callable[[int], bytes]":
     """By an order's number, its body: the file's as it is, the one sample, or the mix."""
     from lab.samples import mixed_order, sample_order
 
@@ -140,10 +154,10 @@ def _bodies(file: Path | None, count: int, member: bool | None) -> "Callable[[in
             raise LabError("--member and --no-member are for sample orders, not for a --file")
         content = _read(file)
         return lambda _: content
-    if count == 1:
-        sample = json.dumps(sample_order(rewards_member=member is not False)).encode()
-        return lambda _: sample
-    return lambda number: json.dumps(mixed_order(number, rewards_member=member)).encode()
+    if many:
+        return lambda number: json.dumps(mixed_order(number, rewards_member=member)).encode()
+    sample = json.dumps(sample_order(rewards_member=member is not False)).encode()
+    return lambda _: sample
 
 
 def _read(file: Path) -> bytes:

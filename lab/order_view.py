@@ -3,23 +3,24 @@
 It shows what it is told and asks nobody. Text that came from an order is data: no markup of it is obeyed.
 """
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import typer
-from iso4217 import Currency
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from lab.bench.intervals import percentile
 from lab.errors import LabError
 from lab.ledger import COMPLETED, IN_PROGRESS, NEEDS_ATTENTION
-from lab.placing import Listener, Outcome
+from lab.outcome import FINAL, Outcome, Tally, holding_up
+from lab.placing import Listener
+from lab.text import amount, plain
 
 FEW = 10
 WORTH_TELLING_S = 0.1
@@ -40,7 +41,7 @@ Json = Mapping[str, Any]
 def view(count: int, *, as_json: bool) -> Iterator[Listener]:
     """The view that suits the number of orders and whoever reads standard output."""
     if as_json:
-        yield _Silence()
+        yield Silence()
         return
     if not sys.stdout.isatty():
         yield _Lines(count)
@@ -55,24 +56,36 @@ def steps_table(order: Json) -> Table:
     for heading in ("step", "status", "tries", "what came of it"):
         table.add_column(heading)
     for name, step in order["steps"].items():
-        table.add_row(Text(name), _coloured(step["status"]), str(step.get("attempts", "")), Text(_told(step)))
+        status = _coloured(step["status"])
+        if not step.get("awaited", True):
+            status.append(", not awaited", style="dim")
+        table.add_row(Text(name), status, str(step.get("attempts", "")), Text(_told(step)))
     return table
 
 
 def headline(order: Json) -> Text:
     """An order in one line: its id, style, total and status."""
-    exponent = Currency(order["currency"]).exponent or 0
-    total = f"{order['total_minor'] / 10**exponent:.{exponent}f} {order['currency']}"
+    total = amount(order["total_minor"], order["currency"])
     return Text.assemble(
         f"{order['order_id']}, {order['style']}, {total}: ", _coloured(order["status"]), no_wrap=True
     )
 
 
-def orders_table(orders: Iterable[Json]) -> Table:
-    """One row for each order, a column for each step that any of them has."""
+def waiting_for(order: Json) -> str:
+    """Whom an order in progress waits for, why and since when, in one line."""
+    pending = [
+        f"{name} ({_told(step) or 'no trouble known'})"
+        for name, step in holding_up(order).items()
+        if step["status"] == "pending"
+    ]
+    return ", ".join(pending) or "somebody to take part: nobody has joined yet"
+
+
+def orders_table(style: str, orders: Iterable[Json]) -> Table:
+    """One row for each order of a style, a column for each step that any of them has."""
     known = list(orders)
     names = list(dict.fromkeys(name for order in known for name in order["steps"]))
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", title=style, title_justify="left")
     for heading in ("order", "status", *names):
         table.add_column(Text(heading))
     for order in known:
@@ -95,14 +108,27 @@ def summary_lines(outcome: Outcome, audit_command: str) -> list[str]:
         lines.append(f"this command lagged: orders left up to {outcome.worst_lag_s:.1f} s after their time")
     if outcome.refused or outcome.unanswered:
         lines.append(f"not accepted: {outcome.refused} refused, {outcome.unanswered} without an answer")
+    if outcome.accepted > 1:
+        lines += figures_lines(outcome.styles)
     for order_id in sorted(outcome.unfinished)[:FEW]:
-        pending = [
-            f"{name} ({_told(step) or 'no trouble known'})"
-            for name, step in outcome.orders.get(order_id, {"steps": {}})["steps"].items()
-            if step["status"] == "pending"
-        ]
-        lines.append(f"{order_id} goes on, waiting for {', '.join(pending) or 'its steps'}")
+        order = outcome.orders.get(order_id)
+        lines.append(f"{order_id} goes on, waiting for {waiting_for(order) if order else 'its steps'}")
     return [*lines, f"check with: {audit_command}"]
+
+
+def figures_lines(styles: Mapping[str, Tally]) -> list[str]:
+    """What became of the orders of each style and how long it took, the styles side by side."""
+    shown: dict[str, list[str | int]] = {
+        "": list(styles),
+        "accepted": [tally.accepted for tally in styles.values()],
+        "completed": [tally.finished[COMPLETED] for tally in styles.values()],
+        "need attention": [tally.finished[NEEDS_ATTENTION] for tally in styles.values()],
+        "in progress": [len(tally.unfinished) for tally in styles.values()],
+        "answered, ms (p50 / p99)": [_in_ms(tally.ack_s) for tally in styles.values()],
+        "completed, ms (p50 / p99)": [_in_ms(tally.completion_s) for tally in styles.values()],
+    }
+    width = 2 + max(len(str(cell)) for cells in shown.values() for cell in cells)
+    return [f"  {what:<26}" + "".join(f"{cell:>{width}}" for cell in cells) for what, cells in shown.items()]
 
 
 def as_document(outcome: Outcome) -> dict[str, Any]:
@@ -118,12 +144,35 @@ def as_document(outcome: Outcome) -> dict[str, Any]:
         "replayed": outcome.replayed,
         "seconds": round(outcome.seconds, 3),
         "worst_lag_s": round(outcome.worst_lag_s, 3),
+        "styles": {style: _style_document(tally) for style, tally in outcome.styles.items()},
         "errors": outcome.errors,
         "orders": list(outcome.orders.values()),
     }
 
 
-class _Silence:
+def _style_document(tally: Tally) -> dict[str, Any]:
+    return {
+        "accepted": tally.accepted,
+        **{status: tally.finished[status] for status in FINAL},
+        IN_PROGRESS: len(tally.unfinished),
+        "answer_ms": _percentiles_ms(tally.ack_s),
+        "completion_ms": _percentiles_ms(tally.completion_s),
+    }
+
+
+def _percentiles_ms(seconds: Iterable[float]) -> dict[str, float]:
+    """The median and the 99th percentile in milliseconds; nothing where there is nothing."""
+    ordered = sorted(seconds)
+    shares = {"p50": 0.5, "p99": 0.99} if ordered else {}
+    return {name: round(percentile(ordered, share) * 1000, 1) for name, share in shares.items()}
+
+
+def _in_ms(seconds: Iterable[float]) -> str:
+    found = _percentiles_ms(seconds)
+    return f"{found['p50']:.0f} / {found['p99']:.0f}" if found else "-"
+
+
+class Silence:
     """For programs, which get one document at the end."""
 
     def accepted(self, order: Json) -> None:
@@ -180,9 +229,13 @@ class _LiveOrders:
 
     def changed(self, order: Json) -> None:
         self._orders[order["order_id"]] = order
-        known = list(self._orders.values())
-        one = Group(headline(order), steps_table(order))
-        self._live.update(one if len(known) == 1 else orders_table(known))
+        if len(self._orders) == 1:
+            self._live.update(Group(headline(order), steps_table(order)))
+            return
+        styles: dict[str, list[Json]] = {}
+        for known in self._orders.values():
+            styles.setdefault(known["style"], []).append(known)
+        self._live.update(Group(*(orders_table(style, known) for style, known in styles.items())))
 
     def not_accepted(self, error: LabError) -> None:
         self._live.console.print(Text(str(error), style="red"))
@@ -218,15 +271,9 @@ def _coloured(status: str) -> Text:
 def _told(step: Json) -> str:
     """What a step says of itself: its result, its reason, or its last trouble."""
     if step.get("result"):
-        return " ".join(f"{key}={_plain(value)}" for key, value in step["result"].items())
+        return " ".join(f"{key}={plain(value)}" for key, value in step["result"].items())
     if step.get("reason"):
-        return _plain(step["reason"])
+        return plain(step["reason"])
     if step.get("last_error"):
-        return f"{_plain(step['last_error'])} since {_plain(step.get('since'))}"
+        return f"{plain(step['last_error'])} since {plain(step.get('since'))}"
     return ""
-
-
-def _plain(value: Any) -> str:
-    """One line of printable text, whatever the value is."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -7,7 +7,7 @@ refuses to wait without end: for one order's answer, for a slot, or for an order
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -15,7 +15,8 @@ import httpx
 
 from lab.client import Answer, Call, NoAnswerError, Patience, RefusedError, each, expect, send
 from lab.errors import LabError
-from lab.ledger import COMPLETED, IN_PROGRESS, NEEDS_ATTENTION, STATUSES
+from lab.ledger import IN_PROGRESS, STATUSES
+from lab.outcome import Outcome
 from lab.synced import SyncedLines
 
 ANSWER_S = 120.0
@@ -25,7 +26,6 @@ CLOSED_LOOP_CLIENTS = 16
 LOOKERS = 16
 FIRST_LOOK_S = 0.1
 LONGEST_LOOK_S = 1.0
-MOST_KEPT = 1000  # representations; of further orders only the counts
 MOST_ERRORS = 20
 
 
@@ -46,41 +46,19 @@ class Listener(Protocol):
 class Plan:
     """What to place: `body(number)` for each of `count` orders; `rate` in orders a second, None: as they go.
 
-    `follow_s` is how long to go on looking after the last one was accepted; `detached` asks checkout to
-    answer as soon as an order is durable, so that its steps can be seen finishing.
+    The styles take turns; without any the service's setting decides. `follow_s` is how long to go on looking
+    after the last one was accepted; `detached` asks checkout to answer as soon as an order is durable, so
+    that its steps can be seen finishing.
     """
 
     url: str
     body: Callable[[int], bytes]
     count: int = 1
     rate: float | None = None
-    style: str | None = None
+    styles: Sequence[str] = ()
     follow_s: float = 30.0
     detached: bool = False
     patience: Patience = field(default_factory=lambda: Patience(ANSWER_S))
-
-
-@dataclass
-class Outcome:
-    """What became of a plan. `orders` are representations, the first thousand accepted ones."""
-
-    requested: int
-    accepted: int = 0
-    unanswered: int = 0
-    refused: int = 0
-    retries: int = 0
-    replayed: int = 0
-    finished: dict[str, int] = field(default_factory=lambda: dict.fromkeys((COMPLETED, NEEDS_ATTENTION), 0))
-    unfinished: set[str] = field(default_factory=set)
-    orders: dict[str, dict[str, Any]] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    worst_lag_s: float = 0.0
-
-    @property
-    def all_accepted(self) -> bool:
-        """Whether every order that was to be placed was."""
-        return self.accepted == self.requested
 
 
 async def place_orders(
@@ -150,9 +128,9 @@ class _Placing:
         started = clock()
         slots = asyncio.Semaphore(MOST_IN_FLIGHT)
 
-        async def place_in_slot(number: int) -> None:
+        async def place_in_slot(number: int, intended: float) -> None:
             try:
-                await self._place(number)
+                await self._place(number, intended)
             finally:
                 slots.release()
 
@@ -163,20 +141,25 @@ class _Placing:
                     await sleep(intended - clock())
                 await slots.acquire()
                 self.outcome.worst_lag_s = max(self.outcome.worst_lag_s, clock() - intended)
-                tasks.create_task(place_in_slot(number))
+                tasks.create_task(place_in_slot(number, intended))
 
-    async def _place(self, number: int) -> None:
+    async def _place(self, number: int, intended: float | None = None) -> None:
         """Place one order; whether it is accepted, refused or unanswered is in the outcome."""
+        clock = self._plan.patience.clock
+        due = clock() if intended is None else intended
         try:
             answer = await send(self._client, self._call(number), self._plan.patience)
             order = _order_of(answer)
         except (RefusedError, NoAnswerError) as error:
             self._count_not_accepted(error)
             return
+        ack_s = clock() - due
         await self._accepted.add(order["order_id"])
         self.outcome.retries += answer.tries - 1
         self.outcome.replayed += answer.headers.get("Idempotency-Replayed") == "true"
-        self._count_accepted(order)
+        self.outcome.accept(order, ack_s)
+        self._news.set()
+        self._listener.accepted(order)
 
     def _call(self, number: int) -> Call:
         key = str(uuid.uuid4())
@@ -186,20 +169,9 @@ class _Placing:
             prefer = {"Prefer": "respond-async"} if self._plan.detached or attempt > 1 else {}
             return {"Idempotency-Key": f'"{key}"', **prefer}
 
-        params = {} if self._plan.style is None else {"style": self._plan.style}
+        styles = self._plan.styles
+        params = {"style": styles[number % len(styles)]} if styles else {}
         return Call("POST", f"{self._plan.url}/checkouts", headers, params, self._plan.body(number))
-
-    def _count_accepted(self, order: dict[str, Any]) -> None:
-        order_id = order["order_id"]
-        self.outcome.accepted += 1
-        if len(self.outcome.orders) < MOST_KEPT:
-            self.outcome.orders[order_id] = order
-        if order["status"] == IN_PROGRESS:
-            self.outcome.unfinished.add(order_id)
-            self._news.set()
-        else:
-            self.outcome.finished[order["status"]] += 1
-        self._listener.accepted(order)
 
     def _count_not_accepted(self, error: LabError) -> None:
         if isinstance(error, RefusedError):
@@ -223,11 +195,8 @@ class _Placing:
             except (RefusedError, NoAnswerError):
                 return  # the next pass asks again, and the audit has the last word
             states = [step["status"] for step in order["steps"].values()]
-            if order_id in self.outcome.orders:
-                self.outcome.orders[order_id] = order
+            self.outcome.update(order)
             if order["status"] != IN_PROGRESS:
-                self.outcome.unfinished.discard(order_id)
-                self.outcome.finished[order["status"]] += 1
                 self._seen.pop(order_id, None)
             elif self._seen.get(order_id) == states:
                 return
@@ -246,6 +215,7 @@ def _order_of(answer: Answer) -> dict[str, Any]:
     if (
         not isinstance(order.get("order_id"), str)
         or order.get("status") not in STATUSES
+        or not isinstance(order.get("style"), str)
         or not isinstance(order.get("steps"), dict)
     ):
         raise NoAnswerError(f"checkout answered HTTP {answer.status} with what is no order")

@@ -32,20 +32,24 @@ def pages() -> dict[str, str]:
 
 def main() -> int:
     """Write what differs, remove what is gone, and say so."""
-    root = project_root() / FOLDER
-    wanted = pages()
+    write_pages(FOLDER, pages())
+    return 0
+
+
+def write_pages(folder: str, wanted: Mapping[str, str]) -> None:
+    """Make a folder of the project hold exactly these files, by their path below it; say what changed."""
+    root = project_root() / folder
     for name, text in wanted.items():
         path = root / name
         if not path.exists() or path.read_text() != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-            print(f"wrote {FOLDER}/{name}")
-    for path in sorted(root.rglob("*.md")):
+            print(f"wrote {folder}/{name}")
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
         name = path.relative_to(root).as_posix()
         if name not in wanted:
             path.unlink()
-            print(f"removed {FOLDER}/{name}")
-    return 0
+            print(f"removed {folder}/{name}")
 
 
 def _own(service: Service) -> Mapping[str, ProblemType]:

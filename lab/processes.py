@@ -20,25 +20,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.broker import find_server
+from lab.environment import make_environment
 from lab.errors import FAILED, LabError
-from lab.system import HOST, MAILBOX, Mail, System, make_environment, project_root
+from lab.system import BROKER, HOST, MAILBOX, Mail, System, project_root
 
 LOG_LIMIT_BYTES = 5 * 1024 * 1024
 STAMP_TOLERANCE_S = 2.0  # the boot time that start stamps are counted from moves when the clock is set
 LEFTOVER_GRACE_S = 5.0
 POLL_S = 0.05
+OPERATOR_SETTINGS = "DUET_NATS"  # prefix of what lab/broker.py reads
 MARK = "DUET_SUPERVISED"  # in each process's environment: its name and the data folder
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to run: its name, command line, whole environment, log file and the base URL that it serves."""
+    """What to run: its name, command line, whole environment, log file and the base URL that it serves.
+
+    `GET ready_url` answers 200 once it is ready. `store` is what a wipe deletes; None: it cannot be wiped.
+    """
 
     name: str
     argv: tuple[str, ...]
     environment: dict[str, str]
     log: Path
     url: str
+    ready_url: str = ""
+    store: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Stamp:
 
 
 def make_programs(system: System, mail: Mail) -> list[Program]:
-    """The services of the system, and for `smtp` the mailbox too."""
+    """The services of the system, for `smtp` the mailbox too, and the broker if it is the system's own."""
     settings = make_environment(system, mail)
     mailbox = {
         "MAILBOX_HOST": HOST,
@@ -61,7 +69,8 @@ def make_programs(system: System, mail: Mail) -> list[Program]:
         "MAILBOX_FOLDER": str(system.mail_folder),
     }
     mailboxes = [_program(system, MAILBOX, "lab.mailbox", mailbox)] if mail == "smtp" else []
-    return [*(_program(system, s.name, s.package, settings[s.name]) for s in system.services), *mailboxes]
+    services = [_program(system, s.name, s.package, settings[s.name]) for s in system.services]
+    return [*services, *mailboxes, *([_broker(system)] if system.nats_url is None else [])]
 
 
 def make_migration(system: System, mail: Mail) -> Program:
@@ -99,9 +108,11 @@ def signal_group(pid: int, *numbers: signal.Signals) -> None:
 class StampBook:
     """The processes that run now, kept in a file: whom to end, should the supervisor be killed."""
 
-    def __init__(self, file: Path, port_base: int, notice: Callable[[str], None]) -> None:
+    def __init__(
+        self, file: Path, port_base: int, notice: Callable[[str], None], nats_url: str | None = None
+    ) -> None:
         self._file = file
-        self._port_base = port_base
+        self._place = {"port_base": port_base, "nats_url": nats_url}
         self._notice = notice
         self._stamps: dict[int, Stamp] = {}
 
@@ -120,7 +131,7 @@ class StampBook:
         self._write()
 
     def _write(self) -> None:
-        told = {"port_base": self._port_base, "processes": [vars(one) for one in self._stamps.values()]}
+        told = {**self._place, "processes": [vars(one) for one in self._stamps.values()]}
         draft = self._file.with_suffix(".tmp")
         try:
             draft.write_text(json.dumps(told))
@@ -169,14 +180,32 @@ def log_tail(log: Path, lines: int = 20) -> str:
 
 
 def _program(system: System, name: str, package: str, settings: dict[str, str]) -> Program:
-    strangers = tuple(other for other in [*(s.name for s in system.services), MAILBOX] if other != name)
     return Program(
         name=name,
         argv=(sys.executable, "-m", package),
-        environment=_surroundings(strangers, settings) | {MARK: _mark(name, system.data)},
+        environment=_surroundings(_strangers(system, name), settings) | {MARK: _mark(name, system.data)},
         log=system.log_file(name),
         url=system.url(name),
+        ready_url=f"{system.url(name)}/readyz",
     )
+
+
+def _broker(system: System) -> Program:
+    return Program(
+        name=BROKER,
+        argv=(str(find_server()), "--config", str(system.broker_config_file)),
+        environment=_surroundings(_strangers(system, BROKER), {}) | {MARK: _mark(BROKER, system.data)},
+        log=system.log_file(BROKER),
+        url=system.broker_url,
+        ready_url=f"http://{HOST}:{system.monitoring_port}/healthz?js-server-only=true",
+        store=system.broker_folder / "jetstream",  # which nats-server makes below its `store_dir`
+    )
+
+
+def _strangers(system: System, name: str) -> tuple[str, ...]:
+    """Whose settings a process is not to see: the others' and the operator's at the broker."""
+    everybody = [*(service.name for service in system.services), MAILBOX, OPERATOR_SETTINGS]
+    return tuple(other for other in everybody if other != name)
 
 
 def _mark(name: str, data: Path) -> str:

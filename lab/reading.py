@@ -146,10 +146,14 @@ def parse_order(told: Mapping[str, Any]) -> Order:
         completed_at = told.get("completed_at")
         return Order(
             order_id=str(told["order_id"]),
+            style=str(told["style"]),
             status=told["status"],
             rewards_member=told["customer"]["rewards_member"] is True,
             completed_at=None if completed_at is None else _parse_time(completed_at),
-            steps={name: Step(step["status"], step.get("reason")) for name, step in told["steps"].items()},
+            steps={
+                name: Step(step["status"], step.get("reason"), step.get("awaited", True))
+                for name, step in told["steps"].items()
+            },
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LabError(f"checkout shows an order that cannot be read: {error!r}", FAILED) from error

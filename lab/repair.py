@@ -1,7 +1,9 @@
 """`duet repair`: sends again what a service lost, say because it was restored from a backup.
 
-Lost is what checkout holds for `succeeded` and the service's effects do not show. The order's step stays as
-it is. It refuses to touch anything else: what is pending is checkout's own to finish.
+Lost is what checkout holds for `succeeded` and the service's effects do not show, whichever style the order
+came about in: it is sent as the conductor's command, which has the same effect as the event, by the same
+function. The order's step stays as it is. It refuses to touch anything else: what is pending is checkout's
+own to finish.
 """
 
 import asyncio
@@ -54,12 +56,13 @@ def repair(
 ) -> None:
     """Send a service again what it has lost: orders whose step succeeded, but of which it shows no effect.
 
-    A repeated command does nothing twice, but a confirmation may be mailed again, under the same Message-ID.
-    The exit code is 1 if something could not be sent again.
+    Orders of both styles are sent over REST, with the conductor's token. A repeated command does nothing
+    twice, but a confirmation may be mailed again, under the same Message-ID. The exit code is 1 if something
+    could not be sent again.
     """
     system = System.locate(port_base, data)
     if service not in SERVICES:
-        raise LabError(f"no command is known for {service}: say one of {', '.join(SERVICES)}")
+        raise LabError(f"{service} takes no commands that could be sent again: {', '.join(SERVICES)} do")
     done = asyncio.run(_run(context, system, service, dry_run=dry_run))
     if as_json:
         typer.echo(json.dumps(as_document(done)))

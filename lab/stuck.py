@@ -6,14 +6,15 @@ itself: checkout says what an order's status allows.
 
 import asyncio
 import json
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from lab.errors import FAILED, LabError, OneLineErrors
-from lab.ledger import IN_PROGRESS, NEEDS_ATTENTION
+from lab.errors import FAILED, LabError
+from lab.group import Json, add_group, confirm
+from lab.ledger import ABANDONED, IN_PROGRESS, NEEDS_ATTENTION
+from lab.outcome import holding_up
 from lab.system import CONDUCTOR, Data, PortBase, System
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 PATIENCE_S = 20.0
 OVERDUE_S = 60
 AT_ONCE = 8
-ABANDONED = "abandoned"
 
 R = TypeVar("R")
 
@@ -33,22 +33,16 @@ All = Annotated[
     bool, typer.Option("--all", help="All orders that `duet stuck list` shows and nobody gave up.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before --all.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add `duet stuck`."""
-    commands = typer.Typer(
-        cls=OneLineErrors,
-        no_args_is_help=True,
-        rich_markup_mode="markdown",
-        help="Orders that wait for a person: see, retry, abandon.",
+    add_group(
+        app,
+        "stuck",
+        "Orders that wait for a person: see, retry, abandon.",
+        {"list": list_stuck, "show": show, "retry": retry, "abandon": abandon},
     )
-    commands.command("list")(list_stuck)
-    commands.command("show")(show)
-    commands.command("retry")(retry)
-    commands.command("abandon")(abandon)
-    app.add_typer(commands, name="stuck")
 
 
 def list_stuck(
@@ -69,12 +63,7 @@ def list_stuck(
         typer.echo("No order is stuck.")
         return
     for order in shown:
-        typer.echo(
-            f"{order['order_id']}  {order['status'].replace('_', ' ')}, accepted {order['accepted_at']}"
-        )
-        for name, step in order["steps"].items():
-            if step["status"] in ("pending", "failed"):
-                typer.echo(f"  {name}: {trouble(step)}")
+        _print_stuck(order)
     if len(found) > limit:
         typer.echo(f"and more: see them with --limit, or --limit {limit * 10} --json")
 
@@ -94,10 +83,12 @@ def show(
         return
     from rich.console import Console
 
-    from lab.order_view import headline, steps_table
+    from lab.order_view import headline, steps_table, waiting_for
 
     Console().print(headline(order), steps_table(order), sep="\n")
     typer.echo(f"accepted {order['accepted_at']}, completed {order['completed_at'] or 'not yet'}")
+    if order["status"] == IN_PROGRESS:
+        typer.echo(f"waiting for {waiting_for(order)}")
     if order["status"] == NEEDS_ATTENTION:
         typer.echo(f"once the cause is mended: duet stuck retry {order_id} (or abandon)")
 
@@ -168,12 +159,21 @@ async def find_stuck(
 
 def is_given_up(order: Mapping[str, Any]) -> bool:
     """Whether an operator has abandoned all that did not come about, so that nothing waits for anybody."""
-    unfinished = [step for step in order["steps"].values() if step["status"] in ("pending", "failed")]
-    return bool(unfinished) and all(step.get("reason") == ABANDONED for step in unfinished)
+    left = list(holding_up(order).values())
+    return bool(left) and all(step.get("reason") == ABANDONED for step in left)
+
+
+def _print_stuck(order: Mapping[str, Any]) -> None:
+    status = order["status"].replace("_", " ")
+    typer.echo(f"{order['order_id']}  {status}, {order['style']}, accepted {order['accepted_at']}")
+    for name, step in holding_up(order).items():
+        typer.echo(f"  {name}: {trouble(step)}")
+    if not order["steps"]:
+        typer.echo("  no step is known yet: nobody has joined")
 
 
 def trouble(step: Mapping[str, Any]) -> str:
-    """Why a step has not come about, in a few words."""
+    """Why a step has not come about and since when, in a few words."""
     tries = f"{step['attempts']} {'try' if step['attempts'] == 1 else 'tries'}"
     if step["status"] == "failed":
         return f"failed after {tries}: {step.get('reason')}"
@@ -199,10 +199,8 @@ def _act(
         if verb == "retry":  # what is in progress is being retried anyway
             found = [order for order in found if order["status"] == NEEDS_ATTENTION]
         order_ids = [order["order_id"] for order in found]
-        _confirm(verb, len(order_ids), yes=yes)
-    done = _run(
-        context, system, lambda client, patience: _post_all(client, system, verb, order_ids, patience)
-    )
+        confirm(f"{verb} {len(order_ids)} orders?", yes=yes or not order_ids)
+    done = _run(context, system, lambda client, patience: post_all(client, system, verb, order_ids, patience))
     refused = [order_id for order_id, answer in done.items() if answer.status >= 300]
     if as_json:
         typer.echo(json.dumps({order_id: answer.body for order_id, answer in done.items()}))
@@ -216,17 +214,13 @@ def _act(
         raise typer.Exit(FAILED)
 
 
-def _confirm(verb: str, count: int, *, yes: bool) -> None:
-    if yes or not count:
-        return
-    if not sys.stdin.isatty():
-        raise LabError(f"{verb} --all wants --yes where nobody can be asked")
-    typer.confirm(f"{verb} {count} orders?", abort=True)
-
-
-async def _post_all(
+async def post_all(
     client: "httpx.AsyncClient", system: System, verb: str, order_ids: Sequence[str], patience: "Patience"
 ) -> dict[str, "Answer"]:
+    """POST an operator's verb (retry, abandon) for each order; checkout's answers by order id, refusals too.
+
+    Raises `NoAnswerError` where checkout gives no answer.
+    """
     from urllib.parse import quote
 
     from lab.client import Call, bearer, each, send

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lab.child import Child, Timing, how_it_ended
+from lab.child import Child
 from lab.errors import FAILED, LabError
+from lab.lives import State, Timing, how_it_ended
 from lab.processes import Program, StampBook, log_tail, signal_group, spawn
 
 
@@ -39,6 +40,10 @@ class Supervisor:
     def rows(self) -> list[dict[str, Any]]:
         """All processes, as `duet ps --json` shows them."""
         return [child.row() for child in self._children.values()]
+
+    def state(self, name: str) -> State:
+        """What a process is doing."""
+        return self._children[name].state
 
     async def fresh_rows(self) -> list[dict[str, Any]]:
         """As `rows`, with the readiness of this moment instead of the last poll's."""
@@ -78,7 +83,7 @@ class Supervisor:
                 if (why := child.why_hopeless()) is not None:
                     raise LabError(why, FAILED)
             if time.monotonic() >= self._deadline:
-                raise LabError(late[0].obituary(f"is not ready after {self._timing.start_s:.0f} s"), FAILED)
+                raise LabError(self._why_late(late), FAILED)
             await asyncio.sleep(self._timing.poll_unready_s / 2)
 
     async def command(self, verb: str, name: str) -> str:
@@ -103,6 +108,13 @@ class Supervisor:
         for task in self._keepers + self._watchers:
             task.cancel()
         await asyncio.gather(*self._keepers, *self._watchers, return_exceptions=True)
+
+    def _why_late(self, late: list[Child]) -> str:
+        """A sentence for each that is not ready; the last one's log, since the first waits for the others."""
+        *others, last = late
+        said = f"is not ready after {self._timing.start_s:.0f} s"
+        lines = [f"{child.program.name} {said} ({child.why})" for child in others]
+        return "\n".join([*lines, last.obituary(f"{said} ({last.why})")])
 
     def _tell_defect(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

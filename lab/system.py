@@ -1,7 +1,7 @@
-"""Where one running system is: its services, ports, data folder and tokens.
+"""Where one running system is: its services, ports, data folder, broker and secrets.
 
 `duet up` decides these and every client command finds them again by `--port-base` or `--data`. Services are
-discovered from their `service.toml`, so that a new one needs no change here. It refuses to guess tokens:
+discovered from their `service.toml`, so that a new one needs no change here. It refuses to guess secrets:
 where there are none, it says what to do.
 """
 
@@ -20,14 +20,18 @@ from lab.errors import LabError
 HOST = "127.0.0.1"
 DEFAULT_PORT_BASE = 8000
 DEFAULT_DATA = Path(".duet")
+BROKER_OFFSET = 22
+MONITORING_OFFSET = 23
 CONTROL_OFFSET = 24
 SMTP_OFFSET = 25
 MAILBOX_OFFSET = 26
 HIGHEST_PORT_BASE = 65535 - MAILBOX_OFFSET
 CONDUCTOR = "checkout"
 MAILBOX = "mailbox"
-DEFAULT_STOCK = 100_000  # of each SKU that is seen for the first time, so that a trial run has what to ship
-SENDER = "shop@example.com"
+BROKER = "broker"
+OPERATOR = "operator"
+SUPERVISOR = "supervisor.json"
+OFFSETS = {BROKER: BROKER_OFFSET, MAILBOX: MAILBOX_OFFSET}
 
 Mail = Literal["smtp", "null"]  # into the embedded mailbox, or recorded only
 
@@ -53,11 +57,15 @@ Data = Annotated[
 
 @dataclass(frozen=True)
 class Service:
-    """One service as its `service.toml` tells of it; `port_offset` counts from the port base."""
+    """One service as its `service.toml` tells of it; `port_offset` counts from the port base.
+
+    `participant`: it takes part in the choreography, by its name.
+    """
 
     name: str
     package: str
     port_offset: int
+    participant: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,25 +103,28 @@ def discover_services(root: Path | None = None) -> tuple[Service, ...]:
 
 @dataclass(frozen=True)
 class System:
-    """One system: where its data are and at which ports it listens, on loopback."""
+    """One system: where its data are and at which ports it listens, on loopback.
+
+    `nats_url` is a broker of somebody else's; without it the system has one of its own.
+    """
 
     data: Path
     port_base: int = DEFAULT_PORT_BASE
     services: tuple[Service, ...] = field(default_factory=discover_services)
+    nats_url: str | None = None
 
     @classmethod
     def locate(cls, port_base: int | None = None, data: Path | None = None) -> "System":
         """The system that the options `--port-base` and `--data` mean.
 
         A folder that is given is used, with the port base of the last `duet up` on it; a port base alone
-        leads to the folder that `duet up` noted for it; else `.duet`.
+        leads to the folder that `duet up` noted for it; else `.duet`. The broker is the last `duet up`'s.
         """
-        if data is not None:
-            base = port_base or _read_object(data / "supervisor.json").get("port_base") or DEFAULT_PORT_BASE
-            return cls(data.resolve(), int(base))
-        base = port_base or DEFAULT_PORT_BASE
-        noted = _read_object(note_file(base)).get("data")
-        return cls(Path(noted) if isinstance(noted, str) else DEFAULT_DATA.resolve(), base)
+        folder = _noted_folder(port_base or DEFAULT_PORT_BASE) if data is None else data.resolve()
+        last = _read_object(folder / SUPERVISOR)
+        base = port_base or (last.get("port_base") if data is not None else None) or DEFAULT_PORT_BASE
+        nats_url = last.get("nats_url")
+        return cls(folder, int(base), nats_url=nats_url if isinstance(nats_url, str) else None)
 
     def service(self, name: str) -> Service:
         """The service called `name`; raise `LabError` where there is none."""
@@ -123,13 +134,23 @@ class System:
         raise LabError(f"there is no service {name}: it is one of {', '.join(s.name for s in self.services)}")
 
     def port(self, name: str) -> int:
-        """The HTTP port of a service, or of the mailbox's page."""
-        offset = MAILBOX_OFFSET if name == MAILBOX else self.service(name).port_offset
-        return self.port_base + offset
+        """The HTTP port of a service or of the mailbox's page, or the broker's own."""
+        offset = OFFSETS.get(name)
+        return self.port_base + (self.service(name).port_offset if offset is None else offset)
 
     def url(self, name: str) -> str:
         """The base URL of a service or of the mailbox's page, without a slash at its end."""
         return f"http://{HOST}:{self.port(name)}"
+
+    @property
+    def broker_url(self) -> str:
+        """Where the broker takes clients."""
+        return self.nats_url or f"nats://{HOST}:{self.port(BROKER)}"
+
+    @property
+    def monitoring_port(self) -> int:
+        """Where the broker of the system's own tells how it is, over HTTP."""
+        return self.port_base + MONITORING_OFFSET
 
     @property
     def control_port(self) -> int:
@@ -157,9 +178,24 @@ class System:
         return self.data / "mail"
 
     @property
+    def broker_folder(self) -> Path:
+        """Where the broker keeps its streams."""
+        return self.data / "broker"
+
+    @property
+    def broker_config_file(self) -> Path:
+        """The broker's configuration, passwords included, readable by its owner only."""
+        return self.data / "broker.conf"
+
+    @property
+    def broker_passwords_file(self) -> Path:
+        """The passwords of the broker's users by name, readable by their owner only."""
+        return self.data / "broker.json"
+
+    @property
     def supervisor_file(self) -> Path:
-        """The port base, and the processes that the supervisor started: whom to end after it was killed."""
-        return self.data / "supervisor.json"
+        """Port base, broker, and the processes that the supervisor started: whom to end if it is killed."""
+        return self.data / SUPERVISOR
 
     def database_file(self, name: str) -> Path:
         """The SQLite file of a service."""
@@ -171,16 +207,27 @@ class System:
 
     def tokens(self) -> Tokens:
         """Read the tokens; raise `LabError`, saying what to do, where they cannot be read."""
+        services = self._secrets(self.tokens_file, "tokens")
+        return Tokens(services.pop(OPERATOR), services)
+
+    def broker_passwords(self) -> dict[str, str]:
+        """The passwords of the broker's users; raise `LabError` where they cannot be read."""
+        return self._secrets(self.broker_passwords_file, "passwords of the broker")
+
+    def _secrets(self, file: Path, what: str) -> dict[str, str]:
+        """Secrets by name, the operator's among them."""
         try:
-            parsed = json.loads(self.tokens_file.read_text())
-            return Tokens(str(parsed.pop("operator")), {str(k): str(v) for k, v in parsed.items()})
+            parsed = {str(name): str(secret) for name, secret in json.loads(file.read_text()).items()}
         except FileNotFoundError:
             raise LabError(
-                f"no tokens in {self.data}: start the system with `duet up --port-base {self.port_base}`, "
+                f"no {what} in {self.data}: start the system with `duet up --port-base {self.port_base}`, "
                 "or say where its data are with --data"
             ) from None
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise LabError(f"cannot read the tokens in {self.tokens_file}: {error!r}") from error
+        except (OSError, ValueError, AttributeError) as error:
+            raise LabError(f"cannot read the {what} in {file}: {error!r}") from error
+        if OPERATOR not in parsed:
+            raise LabError(f"cannot read the {what} in {file}: the operator's is missing")
+        return parsed
 
 
 def note_file(port_base: int) -> Path:
@@ -190,49 +237,22 @@ def note_file(port_base: int) -> Path:
     return state / "duet" / f"{port_base}.json"
 
 
-def make_environment(system: System, mail: Mail = "smtp") -> dict[str, dict[str, str]]:
-    """By service name, the settings that `duet up` gives that service, tokens included.
-
-    Whatever else a service can be told, it hears from the caller's own environment.
-    """
-    tokens = system.tokens()
-    return {service.name: _settings(system, tokens, service, mail) for service in system.services}
-
-
-def _settings(system: System, tokens: Tokens, service: Service, mail: Mail) -> dict[str, str]:
-    others = [other for other in system.services if other.name != CONDUCTOR]
-    settings = {
-        "HOST": HOST,
-        "PORT": str(system.port(service.name)),
-        "DATABASE_URL": f"sqlite:///{system.database_file(service.name)}",
-        "PUBLIC_URL": system.url(service.name),
-        "OPERATOR_TOKEN": tokens.operator,
-        "MIGRATE": "never",  # one process has migrated all of them before any of them starts
-    }
-    if service.name == CONDUCTOR:
-        settings |= {f"{other.name.upper()}_URL": system.url(other.name) for other in others}
-        settings |= {f"{other.name.upper()}_TOKEN": tokens.conductor(other.name) for other in others}
-    else:
-        settings["CONDUCTOR_TOKEN"] = tokens.conductor(service.name)
-    if service.name == "email":
-        settings["SMTP_URL"] = "null:" if mail == "null" else f"smtp://{HOST}:{system.smtp_port}"
-        settings["SENDER"] = os.environ.get("EMAIL_SENDER", SENDER)
-    if service.name == "warehouse":
-        settings["INITIAL_STOCK"] = os.environ.get("WAREHOUSE_INITIAL_STOCK", str(DEFAULT_STOCK))
-        settings["DEV_SKUS"] = os.environ.get("WAREHOUSE_DEV_SKUS", "true")
-    return {f"{service.name.upper()}_{key}": value for key, value in settings.items()}
-
-
 def _read_service(path: Path) -> Service:
     try:
         told = tomllib.loads(path.read_text())
         name, port = told["name"], told["port"]
-    except (OSError, ValueError, KeyError) as error:
+        participant = bool(told.get("broker", {}).get("participant", False))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise LabError(f"{path} does not describe a service (name, port): {error!r}") from error
     offset = port - DEFAULT_PORT_BASE if isinstance(port, int) else -1
-    if not (isinstance(name, str) and name.isidentifier() and 0 <= offset < CONTROL_OFFSET):
-        raise LabError(f"{path}: name must be a word, and port from 8000 to {8000 + CONTROL_OFFSET - 1}")
-    return Service(name, path.parent.name, offset)
+    if not (isinstance(name, str) and name.isidentifier() and 0 <= offset < BROKER_OFFSET):
+        raise LabError(f"{path}: name must be a word, and port from 8000 to {8000 + BROKER_OFFSET - 1}")
+    return Service(name, path.parent.name, offset, participant)
+
+
+def _noted_folder(port_base: int) -> Path:
+    noted = _read_object(note_file(port_base)).get("data")
+    return Path(noted) if isinstance(noted, str) else DEFAULT_DATA.resolve()
 
 
 def _read_object(path: Path) -> dict[str, Any]:

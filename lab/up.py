@@ -1,7 +1,8 @@
 """`duet up`: the whole system on embedded defaults, begun by one command and ended by one Ctrl-C.
 
-In this order: hold the data folder, end what a killed supervisor left, find the ports free, migrate the
-databases, start everything, watch it. It refuses to share a folder or a port with anybody.
+In this order: hold the data folder, end what a killed supervisor left, find the ports free, start the broker
+and migrate the databases, start the services, watch everything. It refuses to share a folder or a port with
+anybody, and to run a broker that would acknowledge what is not on disk.
 """
 
 import asyncio
@@ -11,20 +12,32 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from lab import folder
+from lab import broker, folder
+from lab.broker_revival import revive_broker
 from lab.control import Json, serve_control
 from lab.errors import LabError
 from lab.processes import StampBook, bound_log, end_leftovers, make_migration, make_programs
 from lab.supervisor import Supervisor
-from lab.system import DEFAULT_DATA, DEFAULT_PORT_BASE, HOST, MAILBOX, Data, Mail, PortBase, System
+from lab.system import (
+    BROKER,
+    DEFAULT_DATA,
+    DEFAULT_PORT_BASE,
+    HOST,
+    MAILBOX,
+    Data,
+    Mail,
+    PortBase,
+    System,
+)
 
 TABLE_S = 0.5
+FIRST = (MAILBOX, BROKER)  # they start while the databases are migrated
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -38,16 +51,29 @@ def up(
     data: Data = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin with an empty data folder.")] = False,
     mail: Annotated[Mail, typer.Option("--mail", help="smtp: the mailbox; null: record only.")] = "smtp",
+    nats_url: Annotated[
+        str | None,
+        typer.Option(
+            "--nats-url",
+            envvar="DUET_NATS_URL",
+            help="Use this broker (nats://host:port, tls://host:port) instead of one of its own; "
+            "logins come from the environment (CHECKOUT_NATS_PASSWORD, ...).",
+        ),
+    ] = None,
     first_order: Annotated[
         bool,
-        typer.Option("--first-order", help="Place one order once all is ready, and show what came of it."),
+        typer.Option("--first-order", help="Place an order in each style once all is ready, and show both."),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Start the whole system and keep it running until Ctrl-C."""
     if first_order and as_json:
         raise LabError("--first-order is for a person to read: leave out --json")
-    system = System((data or DEFAULT_DATA).resolve(), port_base or DEFAULT_PORT_BASE)
+    if nats_url and not nats_url.startswith(("nats://", "tls://")):
+        raise LabError(f"--nats-url {nats_url}: give nats://host:port or tls://host:port")
+    system = System(
+        (data or DEFAULT_DATA).resolve(), port_base or DEFAULT_PORT_BASE, nats_url=nats_url or None
+    )
     if fresh:
         folder.refuse_strange_folder(system)
     os.umask(0o077)  # what the system writes holds customers' data
@@ -56,6 +82,8 @@ def up(
         if fresh:
             folder.empty(system)
         folder.make_tokens(system)
+        if system.nats_url is None:
+            broker.make_files(system)
         _refuse_used_ports(system, mail)
         with folder.noted(system), _notices(system, as_json) as notice:
             if left:
@@ -71,7 +99,7 @@ async def _run(
     for number in STOP_SIGNALS:
         if not (number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN):  # as under nohup
             asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)
-    book = StampBook(system.supervisor_file, system.port_base, notice)
+    book = StampBook(system.supervisor_file, system.port_base, notice, system.nats_url)
     supervisor = Supervisor(make_programs(system, mail), book, notice)
     try:
         async with serve_control(system, supervisor):
@@ -83,7 +111,8 @@ async def _run(
                     notice(f"all is ready: place orders at {urls['checkout']} (Ctrl-C ends everything)")
                 if first_order:
                     await _before(asked_to_stop, _place_first_order(system, mail, notice))
-                await _show_until(asked_to_stop, supervisor, as_json)
+                async with _reviving(system, supervisor, notice):
+                    await _show_until(asked_to_stop, supervisor, as_json)
     finally:
         try:
             notice("stopping")
@@ -93,22 +122,40 @@ async def _run(
 
 
 async def _start(system: System, mail: Mail, supervisor: Supervisor) -> None:
-    """Migrate, with the mailbox starting beside, then start the services and wait until all are ready."""
+    """Migrate, with broker and mailbox starting beside, then the services; return when all are ready."""
     names = [row["name"] for row in supervisor.rows()]
-    supervisor.launch(name for name in names if name == MAILBOX)
+    supervisor.launch(name for name in names if name in FIRST)
     await supervisor.run_once(make_migration(system, mail))
-    supervisor.launch(name for name in names if name != MAILBOX)
+    supervisor.launch(name for name in names if name not in FIRST)
     await supervisor.until_ready()
+    if system.nats_url is None:
+        await broker.prove_durable(system)
 
 
 async def _place_first_order(system: System, mail: Mail, notice: Callable[[str], None]) -> None:
-    """Show a newcomer one order; that it fails is said, and ends nothing."""
+    """Show a newcomer an order in each style; that it fails is said, and ends nothing."""
     from lab import tour
 
     try:
         await tour.first_order(system, mail)
     except LabError as error:
         notice(str(error))
+
+
+@contextlib.asynccontextmanager
+async def _reviving(
+    system: System, supervisor: Supervisor, notice: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """Look after the system's own broker while the context lasts."""
+    if system.nats_url is not None:
+        yield
+        return
+    reviving = asyncio.create_task(revive_broker(system, supervisor, notice))
+    try:
+        yield
+    finally:
+        reviving.cancel()
+        await asyncio.gather(reviving, return_exceptions=True)
 
 
 async def _before(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
@@ -161,6 +208,8 @@ def _announcement(system: System, mail: Mail, supervisor: Supervisor) -> dict[st
 def _refuse_used_ports(system: System, mail: Mail) -> None:
     ports = {service.name: system.port(service.name) for service in system.services}
     ports["the supervisor"] = system.control_port
+    if system.nats_url is None:
+        ports |= {"the broker": system.port(BROKER), "its monitoring": system.monitoring_port}
     if mail == "smtp":
         ports |= {"the mailbox": system.port(MAILBOX), "its SMTP": system.smtp_port}
     used = [f"{port} ({name})" for name, port in ports.items() if not _is_free(port)]

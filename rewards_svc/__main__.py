@@ -6,12 +6,14 @@ from pathlib import Path
 import uvloop
 
 from rewards_svc.app import Deps, create_app
+from rewards_svc.consumer import participant
 from rewards_svc.errors import catalogue
 from rewards_svc.points import Credit, Outcome, credit_points
 from rewards_svc.settings import Settings
 from servicekit.auth import by_role
 from servicekit.batching import Batcher
-from servicekit.boot import boot, can_read
+from servicekit.boot import boot, can_read, in_background
+from servicekit.bus import Bus
 from servicekit.metrics import Metrics
 from servicekit.server import serve
 from servicekit.web import Health
@@ -25,17 +27,20 @@ async def main() -> None:
     settings = Settings.load()
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(boot(Path(__file__).parent, settings))
+        metrics = Metrics()
         credits: Batcher[Credit, Outcome] = Batcher(
             lambda commands: database.batch(credit_points, commands), max_items=MAX_GROUP, max_queue=MAX_QUEUE
         )
         stack.push_async_callback(credits.aclose)
+        bus = await stack.enter_async_context(Bus(settings))
+        await in_background(stack, participant(bus, database, settings, metrics.registry).run())
         health = Health(check=lambda: database.read(can_read), on_drain=[database.hurry])
         deps = Deps(
             database=database,
             credits=credits,
             auth=by_role(operator=settings.operator_token, conductor=settings.conductor_token),
             catalogue=catalogue(settings.base_url),
-            metrics=Metrics(),
+            metrics=metrics,
             health=health,
             settings=settings,
         )

@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI, Path, Query, Response
 from prometheus_client import Counter
 from sqlalchemy import Row
 
-from rewards_svc import points
+from rewards_svc import asyncapi, points
 from rewards_svc.schemas import (
     Balance,
     BalanceLookup,
@@ -58,6 +58,7 @@ def create_app(deps: Deps) -> FastAPI:
         metrics=deps.metrics,
         health=deps.health,
         settings=deps.settings,
+        asyncapi=asyncapi.document,
     )
     _add_command(app, deps)
     _add_reading(app, deps)
@@ -83,9 +84,7 @@ def _add_command(app: FastAPI, deps: Deps) -> None:
     )
     async def credit_points(command: CreditPoints, response: Response) -> Credited:
         """Credit one order's points to its member's balance, which is opened if there is none. Idempotent."""
-        outcome = await deps.credits.submit(
-            points.Credit(command.order_id, command.customer.email, command.currency, command.total_minor)
-        )
+        outcome = await deps.credits.submit(command.to_credit())
         reach("rewards.after-commit")
         credited.labels(str(outcome.repeated).lower()).inc()
         response.status_code = 200 if outcome.repeated else 201

@@ -1,6 +1,6 @@
-"""What the rewards service reads and answers over HTTP.
+"""What the rewards service reads and answers over HTTP; of events it reads hardly more than of commands.
 
-A command may carry more than is declared here: the service reads only what it needs.
+A message may carry more than is declared here: the service reads only what it needs.
 """
 
 from datetime import datetime
@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rewards_svc.points import Credit
 from servicekit.fields import CurrencyCode, EmailAddress, line_of_text
 
 MAX_TOTAL_MINOR = 100 * 10_000 * 100_000_000
@@ -42,6 +43,10 @@ class CreditPoints(BaseModel):
     customer: Member
     currency: CurrencyCode
     total_minor: Annotated[int, Field(ge=0, le=MAX_TOTAL_MINOR, strict=True)]
+
+    def to_credit(self) -> Credit:
+        """The credit that is asked for, told or heard."""
+        return Credit(self.order_id, self.customer.email, self.currency, self.total_minor)
 
 
 class Credited(BaseModel):

@@ -1,8 +1,11 @@
-"""The first steps of every service's main: logs, crash points, schema, database."""
+"""The first steps of every service's main: logs, crash points, schema, database, work in the background."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -11,6 +14,12 @@ from servicekit.db import Database
 from servicekit.logs import set_up_logging
 from servicekit.migrate import ensure_migrated
 from servicekit.settings import ServiceSettings
+
+log = logging.getLogger(__name__)
+
+# A library may swallow a cancellation: ask again, but not for ever.
+ENDING_TRIES = 3
+ENDING_WAIT_S = 2.0
 
 
 @asynccontextmanager
@@ -26,6 +35,26 @@ async def boot(package: Path, settings: ServiceSettings) -> AsyncIterator[Databa
         await ensure_migrated(package, prefix, settings.database_url)
     async with Database(settings.database_url, timeout_s=settings.database_timeout_s) as database:
         yield database
+
+
+async def in_background(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work`, which never ends by itself, beside the service until the stack closes."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(_report_failure)
+
+    async def end() -> None:
+        for _ in range(ENDING_TRIES):
+            task.cancel()
+            await asyncio.wait([task], timeout=ENDING_WAIT_S)
+            if task.done():
+                return
+
+    stack.push_async_callback(end)
+
+
+def _report_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("work in the background has ended", exc_info=task.exception())
 
 
 def can_read(connection: Connection) -> None:

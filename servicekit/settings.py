@@ -8,13 +8,30 @@ import ipaddress
 import os
 import sys
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 EXIT_BAD_SETTINGS = 2
+
+
+def _broker_urls(urls: str) -> str:
+    for url in urls.split(","):
+        parts = urlsplit(url.strip())
+        if parts.scheme not in ("nats", "tls") or not parts.hostname or parts.port == 0:
+            raise ValueError("use nats://HOST:PORT or tls://HOST:PORT; several are separated by commas")
+        if parts.username or parts.path or parts.query or parts.fragment:
+            raise ValueError(
+                "a broker's URL ends with the port; user and password have settings of their own"
+            )
+    return urls
+
+
+BrokerUser = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+"""Whom the broker knows a service as: one token of a subject."""
 
 
 class ServiceSettings(BaseSettings):
@@ -37,6 +54,29 @@ class ServiceSettings(BaseSettings):
     max_connections: int = Field(5_000, ge=1)
     database_timeout_s: float = Field(5.0, gt=0, le=60)
     crash_file: Path | None = None
+    nats_url: Annotated[str, AfterValidator(_broker_urls)]
+    nats_user: BrokerUser
+    nats_domain: BrokerUser | None = None
+    nats_password: SecretStr | None = None
+    nats_ca: FilePath | None = None
+    nats_cert: FilePath | None = None
+    nats_key: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _certificate_has_a_key(self) -> Self:
+        if (self.nats_cert is None) != (self.nats_key is None):
+            raise ValueError("NATS_CERT and NATS_KEY: give both or neither")
+        return self
+
+    @property
+    def broker_api(self) -> str:
+        """The subject below which this user's account reaches JetStream's API, with a dot at its end."""
+        return f"$JS.{self.nats_domain}.API." if self.nats_domain else "$JS.API."
+
+    @property
+    def broker_urls(self) -> list[str]:
+        """The broker's addresses: one, or those of a cluster."""
+        return [url.strip() for url in self.nats_url.split(",")]
 
     @property
     def base_url(self) -> str:
@@ -75,6 +115,17 @@ class ServiceSettings(BaseSettings):
             for line in _explain(exc, str(cls.model_config.get("env_prefix", ""))):
                 print(line, file=sys.stderr)
             raise SystemExit(EXIT_BAD_SETTINGS) from None
+
+
+class ParticipantSettings(ServiceSettings):
+    """What a service that takes part in events can be told besides."""
+
+    event_batch: int = Field(100, ge=1, le=1_000)
+    ack_wait_s: float = Field(10.0, ge=1, le=600)
+    event_retry_min_s: float = Field(1.0, gt=0, le=60)
+    event_retry_max_s: float = Field(10.0, gt=0, le=600)
+    max_refusals: int = Field(5, ge=1, le=100)
+    refusal_pause_s: float = Field(0.15, gt=0, le=60)
 
 
 class SettingsFileError(Exception):

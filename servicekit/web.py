@@ -7,9 +7,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
@@ -37,6 +39,10 @@ OPTIONAL_BEARER: dict[str, Any] = {"security": [{}, {"bearer": []}]}
 """The same for a route that may be open, if the service's settings say so."""
 
 
+class NotReadyError(Exception):
+    """Something other than the database is missing; the message says what."""
+
+
 @dataclass
 class Health:
     """Whether the service may be sent work. `check` raises if something that it needs is missing."""
@@ -58,6 +64,8 @@ class Health:
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 await self.check()
+        except NotReadyError as exc:
+            return str(exc)
         except Exception as exc:  # whatever is missing, the answer is "not ready"; the log says more
             log.warning("not ready", extra={"error": str(exc) or type(exc).__name__})
             return "the database is not available"
@@ -73,14 +81,20 @@ def create_service_app(
     metrics: Metrics,
     health: Health,
     settings: ServiceSettings,
+    asyncapi: Callable[[], Mapping[str, Any]] | None = None,
 ) -> FastAPI:
-    """A FastAPI application with the common routes and bounds; it needs no lifespan."""
+    """A FastAPI application with the common routes and bounds; it needs no lifespan.
+
+    `asyncapi` makes the document that is served at /asyncapi, when it is first asked for.
+    """
     # No redirects for a slash too many: they would name whatever host the client claimed.
     app = FastAPIOffline(
         title=title, description=description, version=version, redoc_url=None, redirect_slashes=False
     )
     _answer_with_problems(app, catalogue)
     _add_common_routes(app, catalogue, metrics, health)
+    if asyncapi is not None:
+        _add_event_document(app, asyncapi)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     app.add_middleware(RequestLimit, catalogue=catalogue, max_requests=settings.max_requests)
     app.add_middleware(
@@ -200,6 +214,15 @@ def _add_common_routes(app: FastAPI, catalogue: Catalogue, metrics: Metrics, hea
         if page is None:
             raise ProblemError("not-found", "There is no such problem type.")
         return HTMLResponse(page)
+
+
+def _add_event_document(app: FastAPI, asyncapi: Callable[[], Mapping[str, Any]]) -> None:
+    app.description += " What it tells and hears by events is [an AsyncAPI document](/asyncapi)."
+    document = cache(lambda: orjson.dumps(asyncapi(), option=orjson.OPT_INDENT_2))
+
+    @app.get("/asyncapi", include_in_schema=False)
+    async def event_document() -> Response:
+        return Response(document(), media_type="application/json")
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

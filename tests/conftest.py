@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a database URL on each engine. PostgreSQL is a real server, without a container."""
+"""Fixtures for all tests: a database URL on each engine, a broker. Real servers, without a container."""
 
 import os
 import tempfile
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
+from tests.support.broker import Broker, running_broker
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +54,10 @@ def database_url(request: pytest.FixtureRequest) -> str:
     name = "sqlite_url" if request.param == "sqlite" else "postgres_url"
     url: str = request.getfixturevalue(name)
     return url
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    """A fresh nats-server that knows no users: everybody may do everything."""
+    with running_broker(tmp_path) as running:
+        yield running

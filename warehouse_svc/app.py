@@ -19,7 +19,7 @@ from servicekit.metrics import Metrics
 from servicekit.paging import decode_cursor, encode_cursor
 from servicekit.problems import Catalogue, ProblemError
 from servicekit.web import BEARER, Health, answers, create_service_app
-from warehouse_svc import schemas, shipments
+from warehouse_svc import asyncapi, schemas, shipments
 from warehouse_svc.backorders import set_on_hand
 from warehouse_svc.errors import SkuRefusedError, WarehouseError
 from warehouse_svc.settings import Settings
@@ -55,6 +55,7 @@ def create_app(deps: Deps) -> FastAPI:
         metrics=deps.metrics,
         health=deps.health,
         settings=deps.settings,
+        asyncapi=asyncapi.document,
     )
 
     @app.exception_handler(WarehouseError)
@@ -91,11 +92,8 @@ def _add_command(app: FastAPI, deps: Deps) -> None:
     )
     async def prepare_shipment(command: schemas.PrepareShipment, response: Response) -> schemas.Prepared:
         """Prepare one order's shipment, or backorder it if its stock is not there. Idempotent."""
-        lines = [line.model_dump() for line in command.lines]
         try:
-            prepared = await deps.shipments.submit(
-                shipments.PrepareShipment(command.order_id, lines, command.ship_to.model_dump())
-            )
+            prepared = await deps.shipments.submit(command.to_preparation())
         except SkuRefusedError:
             outcomes.labels("refused").inc()
             raise

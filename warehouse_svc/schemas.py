@@ -1,6 +1,6 @@
-"""What the warehouse service reads and answers over HTTP.
+"""What the warehouse service reads and answers over HTTP; of events it reads the same as of commands.
 
-A command may carry more than is declared here: the service reads only what it needs.
+A message may carry more than is declared here: the service reads only what it needs.
 """
 
 from datetime import datetime
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from servicekit.fields import NO_CONTROL_CHARACTERS, line_of_text
+from warehouse_svc import shipments
 from warehouse_svc.stock import MAX_ON_HAND
 
 OrderId = Annotated[str, line_of_text(64)]
@@ -78,6 +79,11 @@ class PrepareShipment(BaseModel):
     order_id: OrderId
     lines: Annotated[list[Line], Field(min_length=1, max_length=100)]
     ship_to: Address
+
+    def to_preparation(self) -> shipments.PrepareShipment:
+        """The shipment that is asked for, told or heard."""
+        lines = [line.model_dump() for line in self.lines]
+        return shipments.PrepareShipment(self.order_id, lines, self.ship_to.model_dump())
 
 
 class Prepared(BaseModel):

@@ -5,12 +5,16 @@ when it runs.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from lab.errors import FAILED, LabError, OneLineErrors
 
+FULL_ROUNDS, FULL_WINDOW_S, FULL_WINDOW_WARM_UP_S, FULL_LONE, LONE_WARM_UP = 2, 60.0, 3.0, 100, 10
+QUICK_ROUNDS, QUICK_WINDOW_S, QUICK_WINDOW_WARM_UP_S, QUICK_LONE = 1, 3.0, 0.5, 10
+QUICK_RATE = 40.0
+OFFERED_OVER_GOAL = 1.04  # the last orders of a window complete after it
 FULL_PAIRS, FULL_S, FULL_WARM_UP_S = 12, 2.0, 0.5
 QUICK_PAIRS, QUICK_S, QUICK_WARM_UP_S = 3, 1.2, 0.4
 MOST_CLIENTS = 512
@@ -33,12 +37,39 @@ Folder = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else.")]
 
+QuickLook = Annotated[
+    bool, typer.Option("--quick", help="Mail null, a few seconds a window, no goals: a look.")
+]
+MailOption = Annotated[
+    Literal["null", "smtp", "both"] | None,
+    typer.Option(help="null: recorded only; smtp: into the embedded mailbox (default: both, or null)."),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(min=1, max=10_000, help="Orders offered a second (default: each style's goal and 4% more)."),
+]
+WindowSeconds = Annotated[
+    float | None,
+    typer.Option(min=1, max=600, help=f"A window at that rate: {FULL_WINDOW_S:g}, or {QUICK_WINDOW_S:g}."),
+]
+Rounds = Annotated[
+    int | None, typer.Option(min=1, max=20, help=f"Rounds of all windows: {FULL_ROUNDS}, or {QUICK_ROUNDS}.")
+]
+StyleOption = Annotated[
+    Literal["orchestration", "choreography", "both"], typer.Option(help="Measure one alone.")
+]
+JsonFile = Annotated[Path | None, typer.Option(help="File for the whole outcome, as JSON.")]
+RowsFolder = Annotated[
+    Path | None, typer.Option(help="Folder for each window's orders, with both latencies, as CSV.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Adds `bench` and its commands to the `duet` command line."""
     bench = typer.Typer(cls=OneLineErrors, no_args_is_help=True, help="Measure what the system costs.")
     bench.callback()(_bench)
     bench.command()(conductor)
+    bench.command()(styles)
     app.add_typer(bench, name="bench")
 
 
@@ -69,6 +100,45 @@ def conductor(
     )
     try:
         passed = run_conductor(shape, folder, json)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    raise typer.Exit(0 if passed else FAILED)
+
+
+def styles(
+    quick: QuickLook = False,
+    mail: MailOption = None,
+    rate: Rate = None,
+    seconds: WindowSeconds = None,
+    rounds: Rounds = None,
+    style: StyleOption = "both",
+    folder: Folder = Path(".bench"),
+    json: JsonFile = None,
+    out: RowsFolder = None,
+) -> None:
+    """Measure both styles on a whole system of real services, in interleaved open-loop windows.
+
+    Each round has, by style, a window at the full rate, one at half of it for half as long, and a lone
+    client. Exits with 0 only if the ledger balances, no order met an error and no goal is missed.
+    """
+    from lab.bench.command import run_styles
+    from lab.bench.goals import LEAST_RATE
+    from lab.bench.styles_run import Shape
+
+    chosen = mail or ("null" if quick else "both")
+    usual = {name: QUICK_RATE if quick else least * OFFERED_OVER_GOAL for name, least in LEAST_RATE.items()}
+    shape = Shape(
+        mails=("null", "smtp") if chosen == "both" else (chosen,),
+        rates={name: rate or usual[name] for name in usual if style in (name, "both")},
+        rounds=rounds or (QUICK_ROUNDS if quick else FULL_ROUNDS),
+        measured_s=seconds or (QUICK_WINDOW_S if quick else FULL_WINDOW_S),
+        warm_up_s=QUICK_WINDOW_WARM_UP_S if quick else FULL_WINDOW_WARM_UP_S,
+        lone_orders=QUICK_LONE if quick else FULL_LONE,
+        lone_warm_up=LONE_WARM_UP,
+        judged=not quick,
+    )
+    try:
+        passed = run_styles(shape, folder, json, out)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(0 if passed else FAILED)

@@ -59,6 +59,7 @@ def _duet(
         "CHECKOUT_PORT": str(port),
         "CHECKOUT_DATABASE_URL": f"sqlite:///{folder / 'checkout.db'}",
         "CHECKOUT_OPERATOR_TOKEN": token,
+        "CHECKOUT_NATS_URL": f"nats://127.0.0.1:{free_ports(1)[0]}",  # nobody listens: no event is measured
     }
     return "checkout", [], {**env, **_services("CHECKOUT", stub_ports)}
 

@@ -70,7 +70,13 @@ class Child:
 
 @asynccontextmanager
 async def running(
-    name: str, module: str, *arguments: str, env: Mapping[str, str], log: Path, talks: bool = False
+    name: str,
+    module: str,
+    *arguments: str,
+    env: Mapping[str, str],
+    log: Path,
+    talks: bool = False,
+    stop_timeout_s: float = STOP_TIMEOUT_S,
 ) -> AsyncIterator[Child]:
     """Runs `python -m module` and ends it on the way out; one that `talks` can be asked by `Child.ask`."""
     pipe = asyncio.subprocess.PIPE
@@ -90,16 +96,16 @@ async def running(
     try:
         yield Child(name, process, log)
     finally:
-        await _end(process)
+        await _end(process, stop_timeout_s)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process, timeout_s: float) -> None:
     if process.returncode is not None:
         return
     try:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(STOP_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             await process.wait()
     except BaseException as error:  # a second Ctrl-C must not leave it behind either
         with contextlib.suppress(ProcessLookupError):

@@ -20,7 +20,7 @@ import orjson
 import psutil
 import uvloop
 
-from lab.bench.intervals import percentile
+from lab.bench.intervals import quantiles
 from lab.bench.orders import PreparedOrder, prepare_orders
 from lab.bench.wire import MalformedMessage, Reply, ReplyReader, encode_request
 
@@ -208,8 +208,6 @@ async def measure(plan: Plan, orders: Sequence[PreparedOrder], seen: set[str]) -
     finally:
         for client in clients:
             client.close()
-    ordered = sorted(tally.latencies_ms)
-    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
     return Measurement(
         arm=plan.arm,
         clients=plan.clients,
@@ -220,7 +218,7 @@ async def measure(plan: Plan, orders: Sequence[PreparedOrder], seen: set[str]) -
         measured=tally.measured,
         measured_s=plan.measured_s,
         rate=tally.measured / plan.measured_s,
-        latency_ms={name: percentile(ordered, share) for name, share in shares.items()} if ordered else {},
+        latency_ms=quantiles(tally.latencies_ms),
         cpu_s={name: max(after[name] - before[name], 0.0) for name in after},
     )
 

@@ -108,3 +108,10 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     if not ordered:
         raise ValueError("no percentile of nothing")
     return ordered[max(math.ceil(share * len(ordered)), 1) - 1]
+
+
+def quantiles(figures: Sequence[float]) -> dict[str, float]:
+    """p50, p90, p99 and max; empty for nothing."""
+    ordered = sorted(figures)
+    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+    return {name: percentile(ordered, share) for name, share in shares.items()} if ordered else {}

@@ -1,16 +1,21 @@
-"""The orders that the load generator submits: valid, varied, and the same for every arm.
+"""The orders that the load generators submit: valid, varied, and the same for every arm and style.
 
 They are made from a seed before the clock starts, four in five of them for members of the rewards programme.
-They carry no Idempotency-Key: the baselines have no use for one, and every arm gets the same bytes.
+The conductor bench sends them without an Idempotency-Key, for which its baselines have no use; the styles
+bench gives each its own, as a careful client does.
 """
 
 import random
+import uuid
 from dataclasses import dataclass
 
 import orjson
 
+from lab.bench.wire import Reply, encode_request
+
 MEMBER_SHARE = 0.8
 POOL_SIZE = 500
+ACCEPTED = (201, 202)
 
 STREETS = ("12 St James Sq", "221b Baker St", "1 Canada Sq", "4 Privet Drive", "10 Downing St")
 PEOPLE = ("Ada Lovelace", "Alan Turing", "Grace Hopper", "Edsger Dijkstra", "Barbara Liskov", "Tony Hoare")
@@ -55,3 +60,21 @@ def _prepare(chance: random.Random, number: int, member: bool) -> PreparedOrder:
         },
     }
     return PreparedOrder(orjson.dumps(order), member)
+
+
+def encode_order(port: int, style: str, body: bytes, prefer: str) -> bytes:
+    """One order's request, with an Idempotency-Key of its own."""
+    headers = {"Idempotency-Key": f'"{uuid.uuid4()}"', "Prefer": prefer}
+    return encode_request("POST", f"/checkouts?style={style}", port, body, headers=headers)
+
+
+def read_accepted(reply: Reply, style: str) -> tuple[str | None, str | None]:
+    """The id of the order that a reply accepts; or None, and the slug of what is wrong with it."""
+    if reply.status not in ACCEPTED:
+        return None, f"status-{reply.status}"
+    try:
+        checkout = orjson.loads(reply.body)
+        order_id, told = checkout["order_id"], checkout["style"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None, "not-a-checkout"
+    return (order_id, None) if told == style else (None, "other-style")

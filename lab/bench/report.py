@@ -12,6 +12,7 @@ from rich.table import Table
 from lab.bench.arms import ARMS
 from lab.bench.comparison import LEAST_HEADROOM, QUIET_CPU_SHARE, Figure, Headroom, Outcome
 from lab.bench.generator import Measurement
+from lab.bench.setting import Setting
 from lab.bench.stub import SERVICES
 
 
@@ -36,16 +37,16 @@ def show(outcome: Outcome, console: Console) -> None:
     """Prints the table, the ratios with their verdicts, the generator's proof, the ledger and the setting."""
     console.print(_table(outcome))
     for figure in outcome.figures:
-        _say(console, sentence(figure), _style(figure))
+        say(console, sentence(figure), _style(figure))
     for each in outcome.headrooms:
-        _say(console, proof(each), None if each.enough else "bold yellow")
+        say(console, proof(each), None if each.enough else "bold yellow")
     share = outcome.others_cpu_share
     if share > QUIET_CPU_SHARE:
-        _say(console, f"the machine was not quiet: other processes used {share:.0%} of a core", "bold yellow")
+        say(console, f"the machine was not quiet: other processes used {share:.0%} of a core", "bold yellow")
     for line in _ledger(outcome):
-        _say(console, line, None if outcome.ledger.balances else "bold red")
+        say(console, line, None if outcome.ledger.balances else "bold red")
     for line in _setting(outcome):
-        _say(console, line, "dim")
+        say(console, line, "dim")
 
 
 def sentence(figure: Figure) -> str:
@@ -133,7 +134,8 @@ def _table(outcome: Outcome) -> Table:
     return table
 
 
-def _say(console: Console, line: str, style: str | None) -> None:
+def say(console: Console, line: str, style: str | None = None) -> None:
+    """Prints one line as it is, however long."""
     console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -151,7 +153,13 @@ def _ledger(outcome: Outcome) -> Iterator[str]:
 
 
 def _setting(outcome: Outcome) -> Iterator[str]:
-    setting = outcome.setting
+    yield from setting_lines(outcome.setting, outcome.shape.seed)
+    confidence = outcome.figures[0].ratio.confidence if outcome.figures else 0.95
+    yield f"intervals: Student t on paired log-ratios of rounds, {confidence:.1%} each (95% for all goals)"
+
+
+def setting_lines(setting: Setting, seed: int) -> Iterator[str]:
+    """Machine, disk, versions and commit, a line each."""
     machine = f"{setting.cores} cores ({setting.processor}), {setting.platform}"
     yield f"{machine}, load {setting.load_1m:.1f} at the start"
     disk = setting.fsync_ms
@@ -159,6 +167,4 @@ def _setting(outcome: Outcome) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in setting.versions.items())
     yield f"Python {setting.python}, SQLite {setting.sqlite}, {versions}"
     changed = " with uncommitted changes" if setting.uncommitted_changes else ""
-    yield f"commit {setting.commit or 'unknown'}{changed}; seed {outcome.shape.seed}"
-    confidence = outcome.figures[0].ratio.confidence if outcome.figures else 0.95
-    yield f"intervals: Student t on paired log-ratios of rounds, {confidence:.1%} each (95% for all goals)"
+    yield f"commit {setting.commit or 'unknown'}{changed}; seed {seed}"

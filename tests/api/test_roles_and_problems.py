@@ -20,6 +20,8 @@ ROLES: dict[str, dict[str, set[str]]] = {
         "GET /checkouts": OPERATORS,
         "POST /checkouts/{order_id}/retry": OPERATORS,
         "POST /checkouts/{order_id}/abandon": OPERATORS,
+        "GET /participants": OPERATORS,
+        "POST /participants/{name}/retire": OPERATORS,
     },
     "email": {
         "POST /emails": CONDUCTORS,

@@ -1,6 +1,11 @@
-"""The acceptance scenario to the letter: 500 orders, ten a second, a SIGKILL each second, a balance."""
+"""The acceptance scenarios to the letter: 500 orders, ten a second, a SIGKILL each second, a balance.
+
+The choreographed ones outlive a broker that twice forgets everything besides.
+"""
 
 from pathlib import Path
+
+import pytest
 
 from tests.support.kills import kill_in_turn
 from tests.support.system import PROCESSES, live_system
@@ -10,10 +15,19 @@ RATE = 10
 KILLS = 50  # one each second, for as long as orders come in
 
 
-def test_five_hundred_orders_survive_a_kill_each_second(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("style", "wipe_after"),
+    [
+        ("orchestration", None),
+        ("choreography", 20),  # kills: two wipes
+    ],
+)
+def test_five_hundred_orders_survive_a_kill_each_second(
+    tmp_path: Path, style: str, wipe_after: int | None
+) -> None:
     with live_system(tmp_path) as system:
-        with system.orders(ORDERS, RATE) as orders:
-            hit = kill_in_turn(system, KILLS, every_s=ORDERS / RATE / KILLS)
+        with system.orders(ORDERS, RATE, "--style", style) as orders:
+            hit = kill_in_turn(system, KILLS, every_s=ORDERS / RATE / KILLS, wipe_after=wipe_after)
             placed = orders.finish()
         report = system.audit()
         assert set(hit) == set(PROCESSES)

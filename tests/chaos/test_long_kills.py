@@ -1,4 +1,7 @@
-"""Long kill tests: random moments, every process, the supervisor too; audited after each round."""
+"""Long kill tests, both styles mixed: random moments, every process, the supervisor too, a forgetful broker.
+
+Audited after each round.
+"""
 
 import os
 import random
@@ -10,9 +13,11 @@ import pytest
 from tests.support.kills import kill_in_turn
 from tests.support.system import LiveSystem, live_system
 
-ROUNDS = 4
+ROUNDS = 3
 KILLS_A_ROUND = 28
-SUPERVISORS = 8
+WIPE_AFTER = 4  # kills: seven wipes a round
+ORDERS_A_ROUND = 400
+SUPERVISORS = 6
 KILLS_BETWEEN = 4
 
 
@@ -23,23 +28,23 @@ def test_random_kills_under_load_round_after_round(tmp_path: Path) -> None:
     jitter = random.Random(seed)
     with live_system(tmp_path) as system:
         for number in range(1, ROUNDS + 1):
-            with system.orders(350, 14) as orders:
-                kill_in_turn(system, KILLS_A_ROUND, every_s=0.9, jitter=jitter)
+            with system.orders(ORDERS_A_ROUND, 14, "--style", "both") as orders:
+                kill_in_turn(system, KILLS_A_ROUND, every_s=0.9, jitter=jitter, wipe_after=WIPE_AFTER)
                 orders.finish()
             system.wait_ready()
-            assert system.audit()["accepted"] == number * 350
+            assert system.audit()["accepted"] == number * ORDERS_A_ROUND
 
 
 @pytest.mark.timeout(300)
 def test_a_killed_supervisor_is_started_again_under_load_and_nothing_is_lost(tmp_path: Path) -> None:
     with live_system(tmp_path) as system:
-        with system.orders(700, 7) as orders:
+        with system.orders(560, 7, "--style", "both") as orders:
             for _ in range(SUPERVISORS):
                 kill_in_turn(system, KILLS_BETWEEN, every_s=0.8)
                 _kill_supervisor_and_start_again(system)
             _kill_everything_at_once_and_start_again(system)
             orders.finish()
-        assert system.audit()["accepted"] == 700
+        assert system.audit()["accepted"] == 560
 
 
 def _kill_supervisor_and_start_again(system: LiveSystem) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from checkout.journal import Journal
+from checkout.watching import Watchers
+from servicekit.db import Database
 from servicekit.migrate import migrate
 from tests.checkout.world import PACKAGE, World, open_world
 
@@ -39,3 +42,19 @@ async def world(sqlite_url: str) -> AsyncIterator[World]:
 def opening(sqlite_url: str) -> Opening:
     """Open a replica with settings of the test's own."""
     return partial(open_world, sqlite_url)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """The journal's database on each engine."""
+    migrate(PACKAGE, database_url)
+    async with Database(database_url, timeout_s=5) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def journal(database: Database) -> AsyncIterator[Journal]:
+    """A journal on each engine, which nobody watches."""
+    opened = Journal(database, Watchers())
+    yield opened
+    await opened.aclose()

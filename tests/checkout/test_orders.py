@@ -1,6 +1,7 @@
 """The order's rules, whatever comes in whatever sequence."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 
 from checkout.orders import (
     ABANDONED,
+    RETIRED,
+    Emission,
     OrderStatus,
     Outcome,
     Progress,
@@ -17,6 +20,9 @@ from checkout.orders import (
     WrongStatusError,
     abandoned,
     advance,
+    awaiting,
+    closed,
+    released,
     retried,
     status_of,
 )
@@ -25,12 +31,22 @@ NOW = datetime(2026, 11, 22, tzinfo=UTC)
 NAMES = ("email", "warehouse", "rewards")
 SETTLED = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
 
+LATECOMER = "gift-wrap"
+
 Event = Callable[[Progress, datetime], Progress]
 
 
 def progress(*statuses: StepStatus) -> Progress:
     steps = {name: Step(name, status) for name, status in zip(NAMES, statuses, strict=False)}
     return Progress("o1", status_of(steps.values()), steps)
+
+
+def awaits(before: Progress, at: datetime) -> Progress:
+    return awaiting(before, NAMES, at)
+
+
+def releases(before: Progress, at: datetime) -> Progress:
+    return released(before, NAMES[:1], at)
 
 
 def told(step: str, status: StepStatus, attempts: int = 1, error: str | None = "timeout") -> Event:
@@ -52,6 +68,14 @@ OUTCOMES = st.builds(
     st.none() | st.sampled_from(["timeout", "status-503"]),
 )
 EVENTS = st.lists(OUTCOMES | st.sampled_from([retried, abandoned]), max_size=25)
+HEARD = st.builds(
+    told,
+    st.sampled_from([*NAMES, LATECOMER]),
+    st.sampled_from(list(StepStatus)),
+    st.integers(0, 5),
+    st.just("no-outcome"),
+)
+CHOREOGRAPHED = st.lists(HEARD | st.sampled_from([retried, abandoned, awaits, closed, releases]), max_size=25)
 
 
 def apply(event: Event, before: Progress, at: datetime) -> Progress:
@@ -79,6 +103,26 @@ def test_whatever_happens_the_rules_hold(events: list[Event]) -> None:
             assert new.since is None or new.last_error is not None
             if (old.status, new.status) == (StepStatus.FAILED, StepStatus.PENDING):
                 assert event is retried
+
+
+@given(CHOREOGRAPHED)
+def test_whatever_is_heard_only_awaited_steps_count(events: list[Event]) -> None:
+    now = progress()
+    for second, event in enumerate(events):
+        before, now = now, apply(event, now, NOW + timedelta(seconds=second))
+        assert (now.version == before.version) == (now == before)
+        assert (now.completed_at is not None) == (now.status is OrderStatus.COMPLETED)
+        if now.awaits_anybody:
+            assert now.status is status_of(now.steps.values())
+        else:
+            assert now.status is before.status or event in (retried, abandoned, closed)
+        for name, old in before.steps.items():
+            assert now.steps[name].awaited >= old.awaited
+            assert now.steps[name] == replace(old, awaited=now.steps[name].awaited) or (
+                old.status not in SETTLED
+            )
+        if event not in (closed, abandoned) and now.status is OrderStatus.COMPLETED:
+            assert now.awaits_anybody or before.status is OrderStatus.COMPLETED
 
 
 @given(EVENTS)
@@ -116,9 +160,92 @@ def test_an_orders_status_follows_from_its_steps(statuses: list[str], status: st
     assert status_of(Step("x", StepStatus(each)) for each in statuses) == status
 
 
-def test_a_step_that_was_not_known_before_is_added() -> None:
-    after = told("gift-wrap", StepStatus.SUCCEEDED)(progress(StepStatus.SUCCEEDED), NOW)
-    assert set(after.steps) == {"email", "gift-wrap"}
+@pytest.mark.parametrize("status", list(StepStatus))
+@pytest.mark.parametrize("of_others", list(StepStatus))
+def test_a_step_of_a_later_joiner_is_added_and_changes_no_status(
+    status: StepStatus, of_others: StepStatus
+) -> None:
+    before = replace(progress(of_others), completed_at=NOW if of_others in SETTLED else None)
+    after = told(LATECOMER, status)(before, NOW + timedelta(hours=1))
+    assert set(after.steps) == {"email", LATECOMER}
+    assert not after.steps[LATECOMER].awaited
+    assert after.steps[LATECOMER].status is status
+    assert (after.status, after.completed_at) == (before.status, before.completed_at)
+    assert after.version == before.version + 1
+
+
+def test_the_same_news_twice_is_no_news() -> None:
+    news = told("email", StepStatus.PENDING, 0, "no-outcome")
+    once = news(progress(StepStatus.PENDING), NOW)
+    assert news(once, NOW + timedelta(hours=1)) is once
+    done = told("email", StepStatus.SUCCEEDED)(once, NOW)
+    assert told("email", StepStatus.SUCCEEDED)(done, NOW + timedelta(hours=1)) is done
+
+
+def test_an_order_that_awaits_nobody_is_never_completed_by_outcomes_alone() -> None:
+    heard = progress()
+    for name in NAMES:
+        heard = told(name, StepStatus.SUCCEEDED)(heard, NOW)
+    assert (heard.status, heard.completed_at) == (OrderStatus.IN_PROGRESS, None)
+    later = NOW + timedelta(minutes=1)
+    after = awaiting(heard, NAMES, later)
+    assert (after.status, after.completed_at) == (OrderStatus.COMPLETED, later)
+    assert all(step.awaited for step in after.steps.values())
+
+
+def test_whom_an_order_awaits_is_settled_once() -> None:
+    heard = told(LATECOMER, StepStatus.SUCCEEDED)(progress(), NOW)
+    assert awaiting(heard, (), NOW) is heard
+    first = awaiting(heard, ("email", "warehouse"), NOW)
+    assert {name: step.awaited for name, step in first.steps.items()} == {
+        LATECOMER: False,
+        "email": True,
+        "warehouse": True,
+    }
+    assert awaiting(first, NAMES, NOW) is first
+
+
+def test_closing_completes_only_an_order_that_awaits_nobody() -> None:
+    after = closed(progress(), NOW)
+    assert (after.status, after.steps, after.completed_at) == (OrderStatus.COMPLETED, {}, NOW)
+    assert closed(after, NOW + timedelta(hours=1)) is after
+    heard = told("email", StepStatus.SUCCEEDED)(after, NOW + timedelta(hours=1))
+    assert (heard.status, heard.completed_at) == (OrderStatus.COMPLETED, NOW)
+    waiting = progress(StepStatus.PENDING)
+    assert closed(waiting, NOW) is waiting
+
+
+def test_what_a_retired_participant_owes_is_skipped_and_nothing_else() -> None:
+    stuck = told("email", StepStatus.PENDING)(
+        progress(StepStatus.PENDING, StepStatus.PENDING, StepStatus.FAILED), NOW
+    )
+    after = released(stuck, ["email", "rewards", "nobody"], NOW)
+    assert [step.status for step in after.steps.values()] == ["skipped", "pending", "failed"]
+    email = after.steps["email"]
+    assert (email.reason, email.last_error, email.since, email.finished_at) == (RETIRED, None, None, NOW)
+    assert released(after, ["email"], NOW) is after
+    assert released(progress(StepStatus.PENDING), ["email"], NOW).status is OrderStatus.COMPLETED
+
+
+def test_a_retry_counts_and_forgets_where_the_event_is() -> None:
+    emitted = replace(progress(StepStatus.FAILED), emission=Emission("s", 1, NOW), retries=2)
+    after = retried(emitted, NOW)
+    assert (after.retries, after.emission) == (3, None)
+    late = told(LATECOMER, StepStatus.FAILED)(emitted, NOW)
+    assert retried(late, NOW).steps[LATECOMER].status is StepStatus.PENDING
+
+
+def test_the_failure_of_a_later_joiner_cannot_be_retried_once_the_order_is_completed() -> None:
+    late = told(LATECOMER, StepStatus.FAILED)(progress(StepStatus.SUCCEEDED), NOW)
+    with pytest.raises(WrongStatusError):
+        retried(late, NOW)
+
+
+def test_an_order_that_awaits_nobody_can_be_given_up_and_taken_up_again() -> None:
+    after = abandoned(progress(), NOW)
+    assert (after.status, after.steps) == (OrderStatus.NEEDS_ATTENTION, {})
+    assert awaiting(after, NAMES, NOW) is after
+    assert retried(after, NOW).status is OrderStatus.IN_PROGRESS
 
 
 def test_attempts_add_up_and_since_is_the_first_trouble() -> None:

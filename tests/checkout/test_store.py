@@ -2,82 +2,29 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, inspect, select, text, update
-from uuid_utils import uuid7
+from sqlalchemy import Connection, Table, create_engine, inspect, select, text, update
 
-from checkout import store, tables
+from checkout import leases, store, tables
 from checkout.journal import Journal, UnknownOrderError
 from checkout.orders import (
-    Order,
     OrderStatus,
-    Outcome,
     Progress,
-    Step,
     StepStatus,
     WrongStatusError,
-    first_progress,
 )
-from checkout.store import Accepted, Change, Placement, StaleProgressError
+from checkout.store import Accepted, StaleProgressError
 from checkout.watching import Watchers
 from servicekit.db import Database
 from servicekit.migrate import migrate
-from tests.checkout.world import ORDER, PACKAGE
-
-NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
-NAMES = ("email", "warehouse", "rewards")
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    """The journal's database on each engine."""
-    migrate(PACKAGE, database_url)
-    async with Database(database_url, timeout_s=5) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def journal(database: Database) -> AsyncIterator[Journal]:
-    opened = Journal(database, Watchers())
-    yield opened
-    await opened.aclose()
-
-
-def order(**given: Any) -> Order:
-    facts = {
-        "order_id": str(uuid7()),
-        "style": "orchestration",
-        "caller": "anonymous",
-        "total_minor": 4348,
-        "accepted_at": NOW,
-        **{name: ORDER[name] for name in ("customer", "currency", "lines", "ship_to")},
-    }
-    return Order(**{**facts, **given})
-
-
-def placement(key: str | None = None, *, lease_s: float = 15, print_: str = "f", **given: Any) -> Placement:
-    placed = order(**given)
-    progress = first_progress(placed, [Step(name) for name in NAMES])
-    return Placement(placed, progress, lease_s, key, print_ if key else None)
-
-
-def success(order_id: str, name: str) -> Outcome:
-    return Outcome(order_id, name, StepStatus.SUCCEEDED, NOW, 1, result={"is": name})
-
-
-def failure(order_id: str, name: str) -> Outcome:
-    return Outcome(order_id, name, StepStatus.FAILED, NOW, 1, reason="no")
-
-
-async def finish(journal: Journal, placed: Placement) -> Progress:
-    outcomes = [success(placed.order.order_id, name) for name in NAMES]
-    return await journal.record(placed.progress, outcomes)
+from tests.checkout.placements import NAMES, NOW, change, failure, finish, placement, success
+from tests.checkout.world import PACKAGE
 
 
 async def test_what_was_accepted_reads_back_as_it_was(journal: Journal) -> None:
@@ -89,9 +36,9 @@ async def test_what_was_accepted_reads_back_as_it_was(journal: Journal) -> None:
 async def test_an_unknown_order_is_an_error(journal: Journal) -> None:
     with pytest.raises(UnknownOrderError):
         await journal.get("nothing")
-    for change in (journal.retry, journal.abandon):
+    for meddle in (journal.retry, journal.abandon):
         with pytest.raises(UnknownOrderError):
-            await change("nothing")
+            await meddle("nothing")
 
 
 async def test_the_largest_total_fits(journal: Journal) -> None:
@@ -240,7 +187,7 @@ async def test_a_change_waits_for_the_other_that_holds_the_order(postgres_url: s
         with engine.begin() as connection:
             store.change_anyway(
                 connection,
-                [Change(placed.progress, (success(order_id, "email"), success(order_id, "rewards")))],
+                [change(placed.progress, success(order_id, "email"), success(order_id, "rewards"))],
             )
             first_has_written.set()
             go_on.wait(5)
@@ -248,7 +195,7 @@ async def test_a_change_waits_for_the_other_that_holds_the_order(postgres_url: s
     def second() -> Progress:
         with engine.begin() as connection:
             [after] = store.change_anyway(
-                connection, [Change(placed.progress, (success(order_id, "warehouse"),))]
+                connection, [change(placed.progress, success(order_id, "warehouse"))]
             )
         return after
 
@@ -275,8 +222,8 @@ async def test_a_change_of_an_order_that_somebody_else_has_changed_is_stale(data
     placed = placement()
     order_id = placed.order.order_id
     await database.batch(store.accept, [placed])
-    one = Change(placed.progress, (success(order_id, "email"),))
-    other = Change(placed.progress, (success(order_id, "warehouse"),))
+    one = change(placed.progress, success(order_id, "email"))
+    other = change(placed.progress, success(order_id, "warehouse"))
     await database.batch(store.change, [one])
     [result] = await database.batch(store.change, [other])
     assert isinstance(result, StaleProgressError)
@@ -374,8 +321,8 @@ async def test_a_claimer_passes_over_what_another_holds_at_the_moment(postgres_u
     with engine.begin() as connection:
         store.accept(connection, [placement(lease_s=-1)])
     with engine.begin() as holder, engine.begin() as passer:
-        assert len(store.claim(holder, 10, 60)) == 1
-        assert store.claim(passer, 10, 60) == []
+        assert len(leases.claim(holder, 10, 60)) == 1
+        assert leases.claim(passer, 10, 60) == []
     engine.dispose()
 
 
@@ -411,7 +358,7 @@ async def test_the_same_order_twice_in_one_group_of_ends_is_no_error(journal: Jo
 async def test_after_a_restart_everything_unfinished_is_due_in_bounded_batches(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("checkout.journal.MAX_DUE_AT_ONCE", 3)
+    monkeypatch.setattr("checkout.journal.MAX_AT_ONCE", 3)
     placements = [placement(lease_s=60) for _ in range(8)]
     for each in placements:
         await journal.accept(each)
@@ -435,10 +382,11 @@ async def test_the_next_to_fall_due_can_be_taken_before_its_time(journal: Journa
         await journal.accept(each)
         await journal.end_pass(each.order.order_id, seconds)
     await journal.accept(placement(lease_s=10))
-    [(taken, _)] = await journal.claim_next(500)
+    [(taken, _)] = await journal.claim_next(500, "orchestration")
     assert taken.order_id == placements[1].order.order_id
-    [(taken, _)] = await journal.claim_next(500)
+    [(taken, _)] = await journal.claim_next(500, "orchestration")
     assert taken.order_id == placements[0].order.order_id
+    assert await journal.claim_next(500, "choreography") == []
 
 
 async def test_a_retried_order_is_due_at_once_with_its_failed_steps_pending(journal: Journal) -> None:
@@ -539,12 +487,13 @@ async def test_what_was_submitted_is_written_before_the_journal_is_closed(databa
     assert counted == {"in_progress": 30}
 
 
-def test_the_tables_are_what_the_migrations_make(tmp_path: Path) -> None:
+@pytest.mark.parametrize("table", tables.metadata.sorted_tables, ids=str)
+def test_the_tables_are_what_the_migrations_make(tmp_path: Path, table: Table) -> None:
     url = f"sqlite:///{tmp_path / 'x.db'}"
     migrate(PACKAGE, url)
     engine = create_engine(url)
-    columns: Sequence[Any] = inspect(engine).get_columns("orders")
+    columns: Sequence[Any] = inspect(engine).get_columns(table.name)
     engine.dispose()
     assert [(each["name"], each["nullable"]) for each in columns] == [
-        (column.name, column.nullable) for column in tables.orders.columns
+        (column.name, column.nullable) for column in table.columns
     ]

@@ -1,13 +1,13 @@
-"""The checkout service without a process: the real conductor and journal, and three fake services.
+"""The checkout service without a process: both styles and the journal are real, all around them is fake.
 
 A fake service does what a real one promises (one effect for each order id, the stored outcome on a repeat),
-unless its script says otherwise for the next calls.
+unless its script says otherwise for the next calls. The fake participants are in `dancers`.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,24 +18,29 @@ import orjson
 from fastapi import FastAPI
 
 import checkout
-from checkout.__main__ import authenticator
+from checkout.__main__ import authenticator, check_ready, resumer_for
 from checkout.app import create_app
+from checkout.broker import Broker
+from checkout.choreography import Choreography
 from checkout.clients import ServiceClient
 from checkout.deps import Deps
 from checkout.errors import catalogue
 from checkout.journal import Journal
-from checkout.metrics import CallMetrics, OrderMetrics
+from checkout.metrics import CallMetrics, ChoreographyMetrics, OrderMetrics
 from checkout.orchestration import Orchestration
+from checkout.participants import Participants
 from checkout.passes import Passes
-from checkout.resume import Resumer
 from checkout.schemas import EXAMPLE_REQUEST
 from checkout.settings import Settings
+from checkout.timeline import Timeline
 from checkout.watching import Watchers
-from servicekit.boot import can_read
+from servicekit.boot import in_background
 from servicekit.db import Database
 from servicekit.metrics import Metrics
 from servicekit.migrate import current_version, migrate, newest_version
 from servicekit.web import Health
+from tests.checkout.dancers import Dancer
+from tests.support.fake_bus import FakeBroker, FakeBus
 
 PACKAGE = Path(checkout.__file__).parent
 PATIENCE_S = 10
@@ -130,6 +135,10 @@ class World:
     watchers: Watchers
     passes: Passes
     orchestration: Orchestration
+    choreography: Choreography
+    participants: Participants
+    broker: FakeBroker
+    dancers: dict[str, Dancer]
     health: Health
     settings: Settings
     stack: AsyncExitStack
@@ -144,17 +153,18 @@ class World:
 
     async def until(self, order_id: str, status: str) -> dict[str, Any]:
         """The order, once it has this status."""
-        return await self._until(order_id, lambda seen: seen["status"] == status)
+        return await self.until_seen(order_id, lambda seen: seen["status"] == status)
 
     async def until_error(self, order_id: str, name: str, slug: str) -> dict[str, Any]:
         """The order, once this step's last error is this one."""
-        return await self._until(order_id, lambda seen: seen["steps"][name].get("last_error") == slug)
+        return await self.until_seen(order_id, lambda seen: seen["steps"][name].get("last_error") == slug)
 
     async def until_step(self, order_id: str, name: str, status: str) -> dict[str, Any]:
         """The order, once this step has this status."""
-        return await self._until(order_id, lambda seen: seen["steps"][name]["status"] == status)
+        return await self.until_seen(order_id, lambda seen: seen["steps"][name]["status"] == status)
 
-    async def _until(self, order_id: str, right: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    async def until_seen(self, order_id: str, right: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The order, once it looks right."""
         async with asyncio.timeout(PATIENCE_S):
             while not right(seen := await self.read(order_id)):  # noqa: ASYNC110 - as a client that polls
                 await asyncio.sleep(POLL_S)
@@ -168,6 +178,11 @@ async def eventually(right: Callable[[], object]) -> None:
             await asyncio.sleep(POLL_S)
 
 
+def no_pass_runs() -> bool:
+    """Whether every pass has ended, not only done its part."""
+    return not any(task.get_name().startswith("pass-") for task in asyncio.all_tasks())
+
+
 def settings_for(database_url: str, **given: Any) -> Settings:
     """Settings with short pauses; waits by default until the fakes have answered."""
     quick: dict[str, Any] = {
@@ -175,6 +190,8 @@ def settings_for(database_url: str, **given: Any) -> Settings:
         "resume_min_s": 0.01,
         "resume_poll_s": 0.01,
         "default_wait_s": 5.0,
+        "broker_poll_s": 0.02,
+        "nats_url": "nats://127.0.0.1:1",
     }
     urls = {f"{name}_url": f"http://{name}.test" for name in RESULTS}
     tokens = {f"{name}_token": f"{name}-token-0123456" for name in RESULTS}
@@ -187,6 +204,8 @@ async def open_world(
     database_url: str,
     *,
     services: dict[str, FakeService] | None = None,
+    broker: FakeBroker | None = None,
+    dancing: bool = True,
     resuming: bool = True,
     database: Database | None = None,
     **given: Any,
@@ -212,28 +231,38 @@ async def open_world(
             url, token = str(getattr(settings, f"{name}_url")), f"{name}-token-0123456"
             transport = httpx.MockTransport(fake.handle)
             clients[name] = ServiceClient(name, url, token, transport, settings, call_metrics)
-        stack.push_async_callback(passes.aclose, 0.0)
         orchestration = Orchestration(journal, passes, clients, settings.lease_s)
-        resumer = Resumer(
-            journal,
-            passes,
-            {"orchestration": orchestration.perform},
-            settings,
-            is_failing=lambda: any(client.failing for client in clients.values()),
-        )
-        for service in clients.values():
-            service.on_recovery = resumer.recovered
+        fake_broker = broker or FakeBroker()
+        bus: Any = FakeBus(fake_broker)
+        participants = Participants(opened, journal)
+        await participants.load()
+        conn = Broker(bus, settings, participants.observe)
+        timeline = settings.timeline == "on"
+        choreography = Choreography(journal, passes, conn, participants, settings.lease_s, timeline)
+        stack.push_async_callback(passes.aclose, 0.0)
+        resumer = resumer_for(journal, passes, settings, orchestration, choreography)
         if opened.dialect == "sqlite":
             await journal.make_all_due(leased_too=True)
         if resuming:
-            await _in_background(stack, resumer.run())
-        health = Health(check=lambda: opened.read(can_read), on_drain=[watchers.close])
+            await in_background(stack, resumer.run())
+        choreography_metrics = ChoreographyMetrics(metrics.registry, conn.failing_s)
+        await in_background(stack, conn.run())
+        if timeline:
+            await in_background(stack, Timeline(bus, journal, choreography_metrics).run())
+        dancers = {name: Dancer(name, result, FakeBus(fake_broker)) for name, result in RESULTS.items()}
+        for dancer in dancers.values():
+            stack.push_async_callback(dancer.stop)
+            if dancing:
+                dancer.start()
+        expected = settings.participants_expected()
+        health = Health(check=lambda: check_ready(opened, participants, expected), on_drain=[watchers.close])
         metrics.refreshers.append(partial(order_metrics.refresh, journal.census))
         app = create_app(
             Deps(
                 journal=journal,
                 watchers=watchers,
-                styles={"orchestration": orchestration},
+                styles={"orchestration": orchestration, "choreography": choreography},
+                participants=participants,
                 kick_resumer=resumer.kick,
                 auth=authenticator(settings),
                 catalogue=catalogue(settings.base_url),
@@ -248,16 +277,19 @@ async def open_world(
             httpx.AsyncClient(transport=asgi, base_url="http://checkout")
         )
         yield World(
-            app, client, fakes, opened, journal, watchers, passes, orchestration, health, settings, stack
+            app=app,
+            client=client,
+            services=fakes,
+            database=opened,
+            journal=journal,
+            watchers=watchers,
+            passes=passes,
+            orchestration=orchestration,
+            choreography=choreography,
+            participants=participants,
+            broker=fake_broker,
+            dancers=dancers,
+            health=health,
+            settings=settings,
+            stack=stack,
         )
-
-
-async def _in_background(stack: AsyncExitStack, work: Any) -> None:
-    task = asyncio.create_task(work)
-
-    async def end() -> None:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-    stack.push_async_callback(end)

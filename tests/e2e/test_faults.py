@@ -5,13 +5,12 @@ and be made good afterwards without anybody's help.
 """
 
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,18 +18,29 @@ import httpx
 import psutil
 import pytest
 
-from lab.system import make_environment
+from lab.environment import make_environment
 from tests.support.cutting_proxy import cutting_proxy
+from tests.support.faults import (
+    HEAR_SOON,
+    PARTICIPANTS,
+    held_up_by,
+    in_progress,
+    locked,
+    make_whole,
+    paused,
+    place,
+    stopped,
+    until,
+)
 from tests.support.system import ORDER, RESUME_SOON, ROOT, STOP_S, LiveSystem, eventually, live_system
 
-SERVICES_CALLED = ("email", "warehouse", "rewards")
 Fault = Callable[[LiveSystem, str], Any]
 
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSystem]:
     """One system for all faults: each test leaves it as it was."""
-    quick = {**RESUME_SOON, "CHECKOUT_CALL_TIMEOUT_S": "0.5", "CHECKOUT_DATABASE_TIMEOUT_S": "1"}
+    quick = {**RESUME_SOON, **HEAR_SOON, "CHECKOUT_CALL_TIMEOUT_S": "0.5", "CHECKOUT_DATABASE_TIMEOUT_S": "1"}
     with live_system(tmp_path_factory.mktemp("faults"), quick) as system:
         yield system
 
@@ -39,66 +49,46 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSystem]:
 def leave_it_whole(system: LiveSystem) -> Iterator[None]:
     """A test that fails half-way must not make the next ones fail."""
     yield
-    for name, row in system.rows().items():
-        if verb := {"stopped": "start", "paused": "resume"}.get(row["state"]):
-            system.duet(verb, name)
+    make_whole(system)
 
 
-@contextmanager
-def _stopped(system: LiveSystem, name: str) -> Iterator[None]:
-    system.duet("stop", name)
-    try:
-        yield
-    finally:
-        system.duet("start", name)
+CALLED = [
+    ("orchestration", name, fault, slugs)
+    for fault, slugs in (
+        (stopped, {"unreachable", "connection-lost"}),
+        (paused, {"timeout"}),
+        (locked, {"timeout", "storage-unavailable"}),
+    )
+    for name in PARTICIPANTS
+]
+# Who is in trouble makes no difference to a checkout that names nobody: each trouble once.
+HEARD = [
+    ("choreography", name, fault, {"no-outcome"})
+    for name, fault in zip(PARTICIPANTS, (stopped, paused, locked), strict=True)
+]
 
 
-@contextmanager
-def _paused(system: LiveSystem, name: str) -> Iterator[None]:
-    system.duet("pause", name)
-    try:
-        yield
-    finally:
-        system.duet("resume", name)
-
-
-@contextmanager
-def _locked(system: LiveSystem, name: str) -> Iterator[None]:
-    """Hold the database's write lock, as a backup or a person with a shell would."""
-    file = system.lab.database_file(name)
-    with closing(sqlite3.connect(file, isolation_level=None, timeout=10)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("ROLLBACK")
-
-
-@pytest.mark.parametrize("name", SERVICES_CALLED)
 @pytest.mark.parametrize(
-    ("fault", "slugs"),
-    [
-        (_stopped, {"unreachable", "connection-lost"}),
-        (_paused, {"timeout"}),
-        (_locked, {"timeout", "storage-unavailable"}),
-    ],
-    ids=["down", "frozen", "locked out of its database"],
+    ("style", "name", "fault", "slugs"),
+    [pytest.param(*case, id=f"{case[0]}-{case[1]}-{case[2].__name__}") for case in CALLED + HEARD],
 )
 def test_a_service_in_trouble_delays_its_own_step_only_and_for_no_longer_than_the_trouble(
-    system: LiveSystem, name: str, fault: Fault, slugs: set[str]
+    system: LiveSystem, style: str, name: str, fault: Fault, slugs: set[str]
 ) -> None:
     system.wait_ready()
     with system.client("checkout") as checkout:
         with fault(system, name):
-            placed = _place(checkout, wait_s=3)
+            placed = place(checkout, style=style, wait_s=3)
             assert placed.status_code == 202, placed.text
             assert placed.headers["Retry-After"]
             order_id = placed.json()["order_id"]
             order = eventually(
-                lambda: _held_up_by(checkout, order_id, name), 15, f"{name}'s step alone is pending"
+                lambda: held_up_by(checkout, order_id, name), 15, f"{name}'s step alone is pending"
             )
             assert order["status"] == "in_progress"
             assert order["steps"][name]["since"]
             assert order["steps"][name]["last_error"] in slugs, order
-        done = _until_completed(checkout, order_id)
+        done = until(checkout, order_id)
         assert done["steps"][name]["status"] == "succeeded"
         assert "last_error" not in done["steps"][name]
     system.audit()
@@ -107,31 +97,34 @@ def test_a_service_in_trouble_delays_its_own_step_only_and_for_no_longer_than_th
 def test_with_its_own_database_locked_checkout_says_503_and_accepts_nothing(system: LiveSystem) -> None:
     system.wait_ready()
     with system.client("checkout") as checkout:
-        before = _place(checkout).json()["order_id"]
+        before = place(checkout).json()["order_id"]
         key = str(uuid.uuid4())
-        with _locked(system, "checkout"):
-            refused = _place(checkout, key=key)
+        with locked(system, "checkout"):
+            refused = place(checkout, key=key)
             assert refused.status_code == 503
             assert refused.headers["Retry-After"]
             assert refused.headers["Content-Type"] == "application/problem+json"
             assert refused.json()["type"].endswith("/problems/checkout/storage-unavailable")
             assert checkout.get(f"/checkouts/{before}").json()["order_id"] == before
-        accepted = _place(checkout, key=key)
+        accepted = place(checkout, key=key)
         assert accepted.status_code in (201, 202)
         assert "Idempotency-Replayed" not in accepted.headers
-        _until_completed(checkout, accepted.json()["order_id"])
+        until(checkout, accepted.json()["order_id"])
     system.audit()
 
 
-def test_outcomes_that_meet_a_locked_database_are_recorded_once_it_is_free(system: LiveSystem) -> None:
+@pytest.mark.parametrize("style", ["orchestration", "choreography"])
+def test_outcomes_that_meet_a_locked_database_are_recorded_once_it_is_free(
+    system: LiveSystem, style: str
+) -> None:
     system.wait_ready()
     with system.client("checkout") as checkout:
         system.duet("pause", "warehouse")
-        order_id = _place(checkout, wait_s=0).json()["order_id"]
-        with _locked(system, "checkout"):
+        order_id = place(checkout, style=style, wait_s=0).json()["order_id"]
+        with locked(system, "checkout"):
             system.duet("resume", "warehouse")
             time.sleep(2.5)  # longer than checkout tries to write: the pass has broken off by then
-        _until_completed(checkout, order_id)
+        until(checkout, order_id)
     system.audit()
 
 
@@ -144,7 +137,7 @@ def test_a_reply_lost_after_the_commit_makes_no_second_effect(system: LiveSystem
     with cutting_proxy(port, after_bytes=after_bytes) as proxy, _checkout_by(system, proxy.url):
         with system.client("checkout") as checkout, system.client("warehouse") as warehouse:
             proxy.cutting.set()
-            order_ids = [_place(checkout, body=body, wait_s=1).json()["order_id"] for _ in range(3)]
+            order_ids = [place(checkout, body=body, wait_s=1).json()["order_id"] for _ in range(3)]
             for order_id in order_ids:
                 order = checkout.get(f"/checkouts/{order_id}").json()
                 assert order["steps"]["warehouse"]["status"] == "pending", order
@@ -152,7 +145,7 @@ def test_a_reply_lost_after_the_commit_makes_no_second_effect(system: LiveSystem
                 eventually(partial(_is_there, warehouse, done), 10, "the shipment is there")
             proxy.cutting.clear()
             for order_id in order_ids:
-                assert _until_completed(checkout, order_id)["steps"]["warehouse"]["attempts"] >= 2
+                assert until(checkout, order_id)["steps"]["warehouse"]["attempts"] >= 2
             assert proxy.cut >= len(order_ids)
             assert warehouse.get(f"/stock/{sku}").json()["allocated"] == 3 * len(order_ids)
         system.audit()
@@ -162,7 +155,7 @@ def test_sigterm_under_load_ends_checkout_in_time_and_loses_nothing(system: Live
     victim = psutil.Process(system.wait_ready()["checkout"]["pid"])
     system.duet("pause", "rewards")  # so that passes are under way when the signal comes
     with system.orders(60, 15) as orders, system.client("checkout") as checkout:
-        eventually(lambda: _in_progress(checkout) >= 5, 20, "orders are in progress")
+        eventually(lambda: in_progress(checkout) >= 5, 20, "orders are in progress")
         victim.send_signal(signal.SIGTERM)
         sent = time.monotonic()
         psutil.wait_procs([victim], timeout=STOP_S)
@@ -174,42 +167,8 @@ def test_sigterm_under_load_ends_checkout_in_time_and_loses_nothing(system: Live
     system.audit()
 
 
-def _place(
-    checkout: httpx.Client,
-    *,
-    body: dict[str, Any] | None = None,
-    wait_s: int | None = None,
-    key: str | None = None,
-) -> httpx.Response:
-    headers = {"Idempotency-Key": f'"{key or uuid.uuid4()}"'}
-    if wait_s is not None:
-        headers["Prefer"] = f"wait={wait_s}"
-    return checkout.post("/checkouts", json=body or ORDER, headers=headers)
-
-
 def _is_there(client: httpx.Client, path: str) -> bool:
     return client.get(path).is_success
-
-
-def _held_up_by(checkout: httpx.Client, order_id: str, name: str) -> dict[str, Any] | None:
-    """The order, once only this step is unfinished and says what hinders it."""
-    order: dict[str, Any] = checkout.get(f"/checkouts/{order_id}").json()
-    steps = order["steps"]
-    unfinished = {other: step["status"] for other, step in steps.items() if step["status"] != "succeeded"}
-    return order if unfinished == {name: "pending"} and "last_error" in steps[name] else None
-
-
-def _until_completed(checkout: httpx.Client, order_id: str) -> dict[str, Any]:
-    def completed() -> dict[str, Any] | None:
-        order: dict[str, Any] = checkout.get(f"/checkouts/{order_id}", headers={"Prefer": "wait=5"}).json()
-        return order if order["status"] == "completed" else None
-
-    found: dict[str, Any] = eventually(completed, 30, f"{order_id} is completed")
-    return found
-
-
-def _in_progress(checkout: httpx.Client) -> int:
-    return len(checkout.get("/checkouts", params={"status": "in_progress"}).json()["checkouts"])
 
 
 @contextmanager

@@ -3,21 +3,29 @@
 import random
 from pathlib import Path
 
+from tests.support.faults import HEAR_SOON
 from tests.support.kills import kill_in_turn
 from tests.support.system import PROCESSES, RESUME_SOON, live_system
 
 KILLS = 32  # with those at the named crash points more than forty in one run of the tests
+ORDERS = 400
+WIPE_AFTER = 10  # kills: three wipes
 
 
-def test_nothing_is_lost_or_repeated_whoever_is_killed_at_random_moments(tmp_path: Path) -> None:
+def test_nothing_is_lost_or_repeated_whoever_is_killed_and_whatever_the_broker_forgets(
+    tmp_path: Path,
+) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
-    with live_system(tmp_path, RESUME_SOON) as system, system.orders(count=400, rate=14) as orders:
-        hit = kill_in_turn(system, KILLS, every_s=0.8, jitter=random.Random(seed))
+    with (
+        live_system(tmp_path, RESUME_SOON | HEAR_SOON) as system,
+        system.orders(ORDERS, 14, "--style", "both") as orders,
+    ):
+        hit = kill_in_turn(system, KILLS, every_s=0.8, jitter=random.Random(seed), wipe_after=WIPE_AFTER)
         assert sum(hit.values()) == KILLS
         assert set(hit) == set(PROCESSES)
         system.wait_ready()
         placed = orders.finish()
         report = system.audit()
-        assert report["accepted"] == placed["accepted"] == 400
-        assert report["orders"] == {"in_progress": 0, "needs_attention": 0, "completed": 400}
+        assert report["accepted"] == placed["accepted"] == ORDERS
+        assert report["orders"] == {"in_progress": 0, "needs_attention": 0, "completed": ORDERS}

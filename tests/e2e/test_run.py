@@ -1,4 +1,4 @@
-"""The path of `make run`: the whole system up, one order through all of it, an end that leaves nothing."""
+"""The path of `make run`: the whole system up, an order in each style, an end that leaves nothing."""
 
 import json
 import signal
@@ -9,32 +9,38 @@ import psutil
 
 from tests.support.system import PROCESSES, LiveSystem, eventually, live_system
 
+STYLES = ("orchestration", "choreography")
 
-def test_one_order_becomes_a_mail_a_shipment_and_points_and_sigterm_ends_everything(tmp_path: Path) -> None:
+
+def test_in_each_style_an_order_becomes_a_mail_a_shipment_and_points_and_sigterm_ends_everything(
+    tmp_path: Path,
+) -> None:
     with live_system(tmp_path) as system:
         assert set(system.announced["pids"]) == set(PROCESSES)
-        [order] = json.loads(system.duet("order", "--json"))["orders"]
-        assert order["status"] == "completed"
-        assert {name: step["status"] for name, step in order["steps"].items()} == {
-            "email": "succeeded",
-            "warehouse": "succeeded",
-            "rewards": "succeeded",
-        }
-        _expect_one_mail(system, order)
-        _expect_shipment(system, order)
-        _expect_points(system, order)
-        assert system.audit()["exactly_once"] == 3
+        for number, style in enumerate(STYLES, start=1):
+            [order] = json.loads(system.duet("order", "--style", style, "--json"))["orders"]
+            assert (order["style"], order["status"]) == (style, "completed")
+            assert {name: step["status"] for name, step in order["steps"].items()} == {
+                "email": "succeeded",
+                "warehouse": "succeeded",
+                "rewards": "succeeded",
+            }
+            _expect_one_mail(system, order)
+            _expect_shipment(system, order, number)
+            _expect_points(system, order, number)
+        assert system.audit()["exactly_once"] == 6
         _expect_end_that_leaves_nothing(system, signal.SIGTERM)
 
 
 def test_what_was_done_outlives_a_restart_and_ctrl_c_ends_everything(tmp_path: Path) -> None:
     with live_system(tmp_path) as system:
-        [order] = json.loads(system.duet("order", "--json"))["orders"]
+        orders = json.loads(system.duet("order", "--style", "both", "--count", "2", "--json"))["orders"]
         _expect_end_that_leaves_nothing(system, signal.SIGINT)
         system.start()
         with system.client("checkout") as checkout:
-            assert checkout.get(f"/checkouts/{order['order_id']}").json() == order
-        assert system.audit()["accepted"] == 1
+            for order in orders:
+                assert checkout.get(f"/checkouts/{order['order_id']}").json() == order
+        assert system.audit()["accepted"] == 2
 
 
 def _expect_end_that_leaves_nothing(system: LiveSystem, number: signal.Signals) -> None:
@@ -67,16 +73,19 @@ def _expect_one_mail(system: LiveSystem, order: dict[str, Any]) -> None:
         )
 
 
-def _expect_shipment(system: LiveSystem, order: dict[str, Any]) -> None:
+def _expect_shipment(system: LiveSystem, order: dict[str, Any], number: int) -> None:
+    """It is the `number`-th order of the same kind."""
     with system.client("warehouse") as warehouse:
         shipment = warehouse.get(f"/shipments/{order['order_id']}").json()
         assert shipment["state"] == "preparing"
-        assert warehouse.get("/stock/BOOK-1").json()["allocated"] == 2
+        assert warehouse.get("/stock/BOOK-1").json()["allocated"] == 2 * number
 
 
-def _expect_points(system: LiveSystem, order: dict[str, Any]) -> None:
+def _expect_points(system: LiveSystem, order: dict[str, Any], number: int) -> None:
+    """It is the customer's `number`-th order of the same sum."""
     with system.client("rewards") as rewards:
         found = rewards.post("/balances/lookup", json={"email": order["customer"]["email"]}).json()
         entries = rewards.get(f"/balances/{found['balance_id']}/entries").json()["entries"]
-        assert [(entry["order_id"], entry["points"]) for entry in entries] == [(order["order_id"], 43)]
-        assert found["points"] == 43
+        assert [entry["points"] for entry in entries] == [43] * number
+        assert order["order_id"] in {entry["order_id"] for entry in entries}
+        assert found["points"] == 43 * number

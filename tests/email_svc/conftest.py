@@ -131,6 +131,7 @@ async def service(
         database_url=sqlite_url,
         operator_token="operator-token-0123",
         conductor_token="conductor-token-0123",
+        nats_url="nats://127.0.0.1:1",
         smtp_url=request.param,
     )
     record = partial(record_confirmations, deliver=settings.server is not None)

@@ -11,6 +11,7 @@ GIVEN: dict[str, Any] = {
     "database_url": "sqlite:////tmp/none.db",
     "operator_token": "operator-token-0123",
     "conductor_token": "conductor-token-0123",
+    "nats_url": "nats://127.0.0.1:1",
 }
 
 

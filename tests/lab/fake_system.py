@@ -69,6 +69,7 @@ class FakeSystem:
     )
     refuse: Callable[[dict[str, Any]], bool] = lambda order: False
     before: Callable[[httpx.Request], None] = lambda request: None
+    participants: dict[str, dict[str, Any]] = field(default_factory=dict)
     looks: int = 0
     pending: dict[str, dict[str, Any]] = field(default_factory=dict)
     page_size: int = 2
@@ -94,7 +95,14 @@ class FakeSystem:
     def posts(self, path: str) -> list[httpx.Request]:
         return [sent for sent in self.requests if sent.method == "POST" and sent.url.path == path]
 
-    def add(self, *, member: bool = True, status: str = "completed", **steps: dict[str, Any]) -> str:
+    def add(
+        self,
+        *,
+        style: str = "orchestration",
+        member: bool = True,
+        status: str = "completed",
+        **steps: dict[str, Any],
+    ) -> str:
         """An order that is where it should be, with its effects; `steps` replace steps of that name."""
         order_id = f"order-{next(self.ids):04}"
         done = {"status": "succeeded", "attempts": 1, "finished_at": EFFECT_AT}
@@ -102,7 +110,7 @@ class FakeSystem:
         all_steps = {"email": done, "warehouse": done, "rewards": done if member else skipped, **steps}
         self.orders[order_id] = {
             "order_id": order_id,
-            "style": "orchestration",
+            "style": style,
             "status": status,
             "customer": {"name": "Ada", "email": "ada@example.com", "rewards_member": member},
             "currency": "GBP",
@@ -114,7 +122,7 @@ class FakeSystem:
             "steps": all_steps,
         }
         for name, step in all_steps.items():
-            if step["status"] == "succeeded":
+            if step["status"] == "succeeded" and name in self.effects:
                 self.effects[name].append((order_id, EFFECT_AT))
         return order_id
 
@@ -131,9 +139,11 @@ class FakeSystem:
         if service == "checkout" and path == "/checkouts" and request.method == "POST":
             return self._accept(request)
         told = request.headers.get("Authorization")
-        is_open = service == "checkout" and request.method == "GET" and path != "/checkouts"
+        is_open = service == "checkout" and request.method == "GET" and path.startswith("/checkouts/")
         if not is_open and told != f"Bearer {self._token_for(service, request)}":
             return _problem(401, "No valid token")
+        if service == "checkout" and path.startswith("/participants"):
+            return self._participants(path)
         if service == "checkout":
             return self._checkout(request, path)
         if path == "/effects":
@@ -159,7 +169,8 @@ class FakeSystem:
         if key in self.keys:
             replayed = {"Idempotency-Replayed": "true"}
             return httpx.Response(201, json=self.orders[self.keys[key]], headers=replayed)
-        order_id = self.add(member=body["customer"]["rewards_member"])
+        style = request.url.params.get("style", "orchestration")
+        order_id = self.add(style=style, member=body["customer"]["rewards_member"])
         self.orders[order_id]["steps"] |= self.pending
         self.keys[key] = order_id
         if self.looks:
@@ -189,6 +200,15 @@ class FakeSystem:
                 del order["looks"]
                 order |= {"status": "completed", "completed_at": COMPLETED_AT}
         return httpx.Response(200, json=order)
+
+    def _participants(self, path: str) -> httpx.Response:
+        if path == "/participants":
+            return httpx.Response(200, json={"participants": list(self.participants.values())})
+        participant = self.participants.get(path.split("/")[2])
+        if participant is None:
+            return _problem(404, "There is nothing here")
+        participant["retired_at"] = participant["retired_at"] or LATER
+        return httpx.Response(200, json=participant)
 
     def _perform(self, service: str, command: dict[str, Any]) -> httpx.Response:
         if self.refuse(command):

@@ -57,6 +57,26 @@ def test_it_says_so_to_a_person_too(fake: FakeSystem) -> None:
     assert "The ledger balances." in result.output
 
 
+def test_both_styles_are_held_to_the_same_promise_and_counted_apart(fake: FakeSystem) -> None:
+    order_id = fake.add(style="choreography")
+    code, report = audited(fake)
+    assert (code, report["styles"]["choreography"]["completed"]) == (0, 1)
+    assert (report["styles"]["orchestration"]["completed"], report["orders"]["completed"]) == (5, 6)
+    assert "by choreography: 0 in progress, 0 need" in run_command(audit, fake, "audit").output
+    fake.lose("rewards", order_id)
+    code, report = audited(fake)
+    assert (code, report["ids"]["rewards"]["missing"]) == (1, [order_id])
+
+
+def test_who_joined_later_than_an_order_neither_owes_it_anything_nor_comes_too_late(fake: FakeSystem) -> None:
+    pending = {"status": "pending", "attempts": 0, "awaited": False}
+    fake.add(style="choreography", warehouse=pending)
+    acted = fake.add(style="choreography", email={**pending, "status": "succeeded"})
+    fake.lose("email", acted)
+    fake.effects["email"].append((acted, LATER))
+    assert audited(fake)[0] == 0
+
+
 def lose_an_effect(fake: FakeSystem) -> tuple[str, str]:
     fake.lose("warehouse", "order-0002")
     return "missing", "order-0002"

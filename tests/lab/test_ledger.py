@@ -29,10 +29,17 @@ DONE = Step("succeeded")
 SKIPPED = Step("skipped", "the customer has not joined rewards")
 
 
-def an_order(order_id: str = "a", *, member: bool = True, status: str = COMPLETED, **steps: Step) -> Order:
+def an_order(
+    order_id: str = "a",
+    *,
+    style: str = "orchestration",
+    member: bool = True,
+    status: str = COMPLETED,
+    **steps: Step,
+) -> Order:
     usual = {"email": DONE, "warehouse": DONE, "rewards": DONE if member else SKIPPED}
     completed_at = COMPLETED_AT if status == COMPLETED else None
-    return Order(order_id, status, member, completed_at, {**usual, **steps})
+    return Order(order_id, style, status, member, completed_at, {**usual, **steps})
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -95,6 +102,61 @@ def test_a_service_that_did_not_exist_yesterday_owes_what_the_steps_name_it_for(
     assert judge(an_order(), "fraud", [NINE]) is Verdict.UNEXPECTED
 
 
+@pytest.mark.parametrize(
+    "step", [DONE, Step("pending"), Step("failed", "too-risky"), Step("skipped", "no need")]
+)
+def test_who_joined_later_owes_nothing_and_holds_no_order_up(step: Step) -> None:
+    for status in (COMPLETED, IN_PROGRESS, NEEDS_ATTENTION):
+        order = an_order(style="choreography", status=status, fraud=replace(step, awaited=False))
+        expected = Verdict.REFUSED if step.status == "failed" else Verdict.NOT_OWED
+        assert judge(order, "fraud", []) is expected
+
+
+@pytest.mark.parametrize("step", [None, Step("succeeded", awaited=False), Step("pending", awaited=False)])
+def test_who_joined_later_may_act_at_any_time_but_once(step: Step | None) -> None:
+    order = an_order(style="choreography", **({} if step is None else {"fraud": step}))
+    hours_later = COMPLETED_AT + timedelta(hours=1)
+    assert judge(order, "fraud", [hours_later]) is Verdict.EXACTLY_ONCE
+    assert judge(order, "fraud", [NINE, hours_later]) is Verdict.DUPLICATE
+
+
+@pytest.mark.parametrize("step", [Step("skipped", "no need", False), Step("failed", "too-risky", False)])
+def test_who_joined_later_and_says_that_it_did_nothing_has_no_effect(step: Step) -> None:
+    assert judge(an_order(style="choreography", fraud=step), "fraud", [NINE]) is Verdict.UNEXPECTED
+
+
+def test_points_for_a_customer_who_has_not_joined_are_unexpected_even_if_nobody_waited_for_them() -> None:
+    order = an_order(style="choreography", member=False, rewards=Step("succeeded", awaited=False))
+    assert judge(order, "rewards", [NINE]) is Verdict.UNEXPECTED
+
+
+def test_an_order_that_does_not_name_one_of_the_three_owes_it_all_the_same() -> None:
+    order = replace(an_order(style="choreography"), steps={})
+    assert [judge(order, service, []) for service in SERVICES] == [Verdict.MISSING] * 3
+
+
+@pytest.mark.parametrize("service", [*SERVICES, "fraud"])
+def test_a_step_of_a_retired_participant_counts_as_refused_whether_it_acted_or_not(service: str) -> None:
+    order = an_order(style="choreography", **{service: Step("skipped", "participant retired")})
+    assert judge(order, service, []) is Verdict.REFUSED
+    assert judge(order, service, [NINE]) is Verdict.REFUSED
+    assert judge(order, service, [NINE, NINE]) is Verdict.DUPLICATE
+
+
+def test_the_report_counts_the_orders_of_each_style() -> None:
+    orders = [
+        an_order("a"),
+        an_order("b", style="choreography"),
+        an_order("c", style="choreography", status=IN_PROGRESS),
+    ]
+    report = reconcile([], orders, {})
+    assert report.styles == {
+        "orchestration": {IN_PROGRESS: 0, NEEDS_ATTENTION: 0, COMPLETED: 1},
+        "choreography": {IN_PROGRESS: 1, NEEDS_ATTENTION: 0, COMPLETED: 1},
+    }
+    assert report.orders == {IN_PROGRESS: 1, NEEDS_ATTENTION: 0, COMPLETED: 2}
+
+
 def test_an_empty_ledger_balances() -> None:
     report = reconcile([], [], {name: [] for name in SERVICES})
     assert report.balances
@@ -127,7 +189,8 @@ def balanced_books(draw: st.DrawFn) -> Books:
         failed = draw(st.sets(st.sampled_from(SERVICES if member else SERVICES[:2])))
         steps = {name: Step("failed", draw(st.sampled_from(["refused", "abandoned"]))) for name in failed}
         status = NEEDS_ATTENTION if failed else COMPLETED
-        orders.append(an_order(f"order-{number}", member=member, status=status, **steps))
+        style = draw(st.sampled_from(["orchestration", "choreography"]))
+        orders.append(an_order(f"order-{number}", style=style, member=member, status=status, **steps))
     effects = {
         name: draw(
             st.permutations(

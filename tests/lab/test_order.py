@@ -400,6 +400,66 @@ def test_the_style_is_named_in_the_request_only_if_it_was_asked_for(fake: FakeSy
     assert [dict(post.url.params) for post in fake.posts("/checkouts")] == [{}, {"style": "orchestration"}]
 
 
+def test_both_styles_take_turns(fake: FakeSystem) -> None:
+    run_command(order, fake, "order", "--style", "both", "--count", "12", "--rate", "1000")
+    asked = [post.url.params["style"] for post in fake.posts("/checkouts")]
+    assert asked == ["orchestration", "choreography"] * 6
+
+
+def test_without_a_count_both_styles_get_the_same_order(fake: FakeSystem) -> None:
+    result = run_command(order, fake, "order", "--style", "both")
+    assert result.exit_code == 0, result.output
+    first, second = fake.posts("/checkouts")
+    assert (first.url.params["style"], second.url.params["style"]) == ("orchestration", "choreography")
+    assert first.content == second.content
+    assert "order-0001, orchestration, " in result.output
+    assert "order-0002, choreography, " in result.output
+
+
+def test_json_counts_each_style_for_itself(fake: FakeSystem) -> None:
+    result = run_command(order, fake, "order", "--style", "both", "--count", "13", "--json")
+    told = json.loads(result.stdout)
+    assert told["accepted"] == 13
+    assert {style: counts["accepted"] for style, counts in told["styles"].items()} == {
+        "orchestration": 7,
+        "choreography": 6,
+    }
+    for counts in told["styles"].values():
+        assert counts["completed"] == counts["accepted"]
+        assert (counts["needs_attention"], counts["in_progress"]) == (0, 0)
+        assert set(counts["answer_ms"]) == {"p50", "p99"}
+        assert counts["completion_ms"] == {"p50": 2000, "p99": 2000}  # by the times that checkout tells
+
+
+def test_an_order_that_is_not_completed_has_no_completion_time(fake: FakeSystem) -> None:
+    fake.looks = 10_000
+    result = run_command(order, fake, "order", "--style", "choreography", "--wait", "0", "--json")
+    assert json.loads(result.stdout)["styles"]["choreography"]["completion_ms"] == {}
+
+
+def test_the_summary_shows_the_styles_side_by_side_within_80_columns(fake: FakeSystem) -> None:
+    result = run_command(order, fake, "order", "--style", "both", "--count", "4")
+    figures = [line.split() for line in result.output.splitlines()]
+    assert ["orchestration", "choreography"] in figures
+    assert ["accepted", "2", "2"] in figures
+    assert ["completed,", "ms", "(p50", "/", "p99)", "2000", "/", "2000", "2000", "/", "2000"] in figures
+    assert all(len(line) <= 80 for line in result.output.splitlines())
+
+
+def test_an_order_that_nobody_takes_part_in_says_so(fake: FakeSystem) -> None:
+    fake.looks = 10_000
+    fake.before = lambda _: [known["steps"].clear() for known in fake.orders.values()]
+    fake.pending = {"email": {"status": "pending", "attempts": 0}}
+    result = run_command(order, fake, "order", "--style", "choreography", "--wait", "0.3")
+    assert "goes on, waiting for somebody to take part: nobody has joined yet" in result.output
+
+
+def test_a_style_that_there_is_not_is_wrong_usage(fake: FakeSystem) -> None:
+    result = run_command(order, fake, "order", "--style", "ballet")
+    assert result.exit_code == 2
+    assert not fake.requests
+
+
 def test_where_nothing_runs_it_says_how_to_start_it(fake: FakeSystem) -> None:
     fake.trouble = [refused_connection]
     result = run_command(order, fake, "order", "--port-base", str(random.randint(60_000, 65_000)))  # nobody's

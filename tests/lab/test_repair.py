@@ -33,6 +33,24 @@ def repaired(fake: FakeSystem, service: str, *arguments: str) -> tuple[int, dict
     return result.exit_code, json.loads(result.stdout)
 
 
+def test_orders_of_both_styles_are_sent_again_by_the_same_command(fake: FakeSystem) -> None:
+    heard = fake.add(style="choreography")
+    for order_id in ("order-0001", heard):
+        fake.lose("warehouse", order_id)
+    code, told = repaired(fake, "warehouse")
+    assert (code, told["resent"]) == (0, ["order-0001", heard])
+    first, second = (json.loads(post.content) for post in fake.posts("/shipments"))
+    assert {**first, "order_id": heard} == second
+    assert run_command(audit, fake, "audit").exit_code == 0
+
+
+def test_what_was_skipped_or_retired_is_not_missing(fake: FakeSystem) -> None:
+    for reason in ("the customer has not joined rewards", "participant retired"):
+        skipped = {"status": "skipped", "attempts": 1, "reason": reason}
+        fake.add(style="choreography", member=False, rewards=skipped)
+    assert repaired(fake, "rewards")[1]["missing"] == []
+
+
 def test_where_nothing_is_lost_nothing_is_sent(fake: FakeSystem) -> None:
     code, told = repaired(fake, "rewards")
     assert (code, told["succeeded"], told["found"], told["missing"]) == (0, 3, 3, [])
@@ -85,8 +103,9 @@ def test_what_the_service_refuses_is_reported_and_the_rest_is_sent(fake: FakeSys
     assert "The service will not" in told["failed"]["order-0001"]
 
 
-@pytest.mark.parametrize("name", ["checkout", "typo"])
+@pytest.mark.parametrize("name", ["checkout", "typo", "fraud"])
 def test_only_a_service_that_takes_commands_can_be_repaired(fake: FakeSystem, name: str) -> None:
+    fake.add(style="choreography", fraud={"status": "succeeded", "attempts": 1, "awaited": False})
     result = run_command(repair, fake, "repair", name)
     assert result.exit_code == 2
     assert "email, warehouse, rewards" in result.stderr

@@ -34,6 +34,39 @@ def test_the_list_says_which_step_and_why(fake: FakeSystem) -> None:
     assert "email: pending after 9 tries: unreachable since 2026-11-22T09:00:00Z" in result.output
 
 
+def test_a_choreographed_order_says_whom_it_waits_for_and_since_when(fake: FakeSystem) -> None:
+    silent = {"status": "pending", "attempts": 0, "last_error": "no-outcome", "since": "2026-11-22T09:00:00Z"}
+    later = {"status": "pending", "attempts": 0, "awaited": False}
+    order_id = fake.add(style="choreography", status="in_progress", warehouse=silent, fraud=later)
+    listed = run_command(stuck, fake, "stuck", "list").output
+    assert f"{order_id}  in progress, choreography, accepted " in listed
+    assert "  warehouse: pending after 0 tries: no-outcome since 2026-11-22T09:00:00Z" in listed
+    assert "fraud" not in listed
+    shown = run_command(stuck, fake, "stuck", "show", order_id).output
+    assert "waiting for warehouse (no-outcome since 2026-11-22T09:00:00Z)\n" in shown
+    assert "pending, not awaited" in shown
+
+
+def test_a_choreographed_order_that_nobody_has_joined_for_says_so(fake: FakeSystem) -> None:
+    order_id = fake.add(style="choreography", status="in_progress")
+    fake.orders[order_id]["steps"] = {}
+    assert "no step is known yet: nobody has joined" in run_command(stuck, fake, "stuck", "list").output
+    shown = run_command(stuck, fake, "stuck", "show", order_id)
+    assert "waiting for somebody to take part" in shown.output
+
+
+def test_an_order_whose_awaited_steps_were_given_up_is_not_stuck_whatever_a_later_joiner_does(
+    fake: FakeSystem,
+) -> None:
+    order_id = fake.add(
+        style="choreography",
+        status="needs_attention",
+        warehouse=dict(ABANDONED),
+        fraud={**REFUSED, "awaited": False},
+    )
+    assert order_id not in run_command(stuck, fake, "stuck", "list").output
+
+
 def test_the_list_wants_of_orders_in_progress_only_those_over_a_minute_old(fake: FakeSystem) -> None:
     run_command(stuck, fake, "stuck", "list")
     asked = [dict(sent.url.params) for sent in fake.requests if sent.url.path == "/checkouts"]

@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
-from lab.child import Timing, next_backoff_s
 from lab.control import call
 from lab.errors import LabError
+from lab.lives import Timing, next_backoff_s
 from lab.processes import LOG_LIMIT_BYTES, Program, StampBook, bound_log, end_leftovers
 from lab.supervisor import Supervisor
 from lab.system import System, note_file
@@ -73,6 +73,7 @@ class Bench:
             environment={"PORT": str(port), "PATH": os.environ["PATH"]},
             log=self.folder / f"{name}.log",
             url=f"http://127.0.0.1:{port}",
+            ready_url=f"http://127.0.0.1:{port}/readyz",
         )
 
     @property
@@ -268,6 +269,19 @@ async def test_a_start_that_takes_too_long_names_the_process(bench: Bench) -> No
             await supervisor.until_ready()
 
 
+async def test_a_start_that_takes_too_long_says_why_a_process_is_not_ready(bench: Bench) -> None:
+    refusal = "503 Service Unavailable\\r\\nContent-Length: 31\\r\\n\\r\\nwaiting for participants: email"
+    waiting = PLAIN.replace("200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n", refusal)
+    timing = Timing(start_s=1, poll_unready_s=0.05, grace_s=2)
+    programs = bench.program("a", waiting, 0), bench.program("b", "import time; time.sleep(60)", 1)
+    async with bench.supervising(*programs, timing=timing) as supervisor:
+        expected = (
+            r"a is not ready after 1 s \(waiting for participants: email\)\nb is not ready .* \(no answer\)"
+        )
+        with pytest.raises(LabError, match=expected):
+            await supervisor.until_ready()
+
+
 async def test_a_short_lived_program_that_fails_is_told_with_its_last_words(bench: Bench) -> None:
     async with bench.supervising() as supervisor:
         await supervisor.run_once(bench.program("migrate", "print('done')"))
@@ -408,6 +422,7 @@ def test_up_tells_once_what_runs_and_leaves_nothing_behind(up: Up, monkeypatch: 
         "checkout": f"http://127.0.0.1:{base}",
         "email": f"http://127.0.0.1:{base + 1}",
         "mailbox": f"http://127.0.0.1:{base + 26}",
+        "broker": f"nats://127.0.0.1:{base + 22}",
     }
     assert told["mail"]["smtp"] == f"smtp://127.0.0.1:{base + 25}"
     assert {name: one["pid"] for name, one in up.ps().items()} == told["pids"]
@@ -431,6 +446,7 @@ def test_the_verbs_reach_the_supervisor_and_refusals_are_one_line(up: Up) -> Non
     assert [(one["name"], one["state"], one["ready"]) for one in listed] == [
         ("checkout", "running", True),
         ("email", "stopped", False),
+        ("broker", "running", True),
     ]
     assert up.duet("start", "email", "--data", str(up.system.data)).returncode == 0
     refused = up.duet("resume", "checkout", *up.place())

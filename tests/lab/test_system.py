@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from lab import folder
+from lab.environment import make_environment
 from lab.errors import LabError
-from lab.system import Service, System, discover_services, make_environment, note_file
+from lab.system import Service, System, discover_services, note_file
 
 SERVICES = (
     Service("checkout", "checkout", 0),
-    Service("email", "email_svc", 1),
+    Service("email", "email_svc", 1, participant=True),
     Service("tax", "tax_svc", 4),
 )
 
@@ -28,6 +29,7 @@ def make_system(tmp_path: Path) -> System:
     system = System(tmp_path / "data", 18000, SERVICES)
     system.data.mkdir()
     folder.make_tokens(system)
+    folder.make_broker_passwords(system, ("checkout", "email"))
     return system
 
 
@@ -38,20 +40,28 @@ def describe(root: Path, package: str, text: str) -> None:
 
 def test_services_are_discovered_with_checkout_first_and_the_rest_by_port(tmp_path: Path) -> None:
     describe(tmp_path, "a_svc", 'name = "tax"\nport = 8004\n')
-    describe(tmp_path, "b_svc", 'name = "email"\nport = 8001\n')
+    describe(tmp_path, "b_svc", 'name = "email"\nport = 8001\n[broker]\nparticipant = true\n')
     describe(tmp_path, "checkout", 'name = "checkout"\nport = 8000\n')
     (tmp_path / "docs").mkdir()
     found = discover_services(tmp_path)
-    assert [(one.name, one.package, one.port_offset) for one in found] == [
-        ("checkout", "checkout", 0),
-        ("email", "b_svc", 1),
-        ("tax", "a_svc", 4),
-    ]
+    assert found == (
+        Service("checkout", "checkout", 0),
+        Service("email", "b_svc", 1, participant=True),
+        Service("tax", "a_svc", 4),
+    )
 
 
 @pytest.mark.parametrize(
     "text",
-    ["name = 1\nport = 8001", 'name = "a"', 'name = "a"\nport = 9000', 'name = "a b"\nport = 8001', "{"],
+    [
+        "name = 1\nport = 8001",
+        'name = "a"',
+        'name = "a"\nport = 9000',
+        'name = "a"\nport = 8022',
+        'name = "a b"\nport = 8001',
+        'name = "a"\nport = 8001\nbroker = true',
+        "{",
+    ],
 )
 def test_a_description_that_makes_no_sense_is_refused_by_its_path(tmp_path: Path, text: str) -> None:
     describe(tmp_path, "x_svc", text)
@@ -155,9 +165,45 @@ def test_the_conductor_is_told_where_the_services_are_and_they_know_only_its_tok
     assert make_environment(system, "null")["email"]["EMAIL_SMTP_URL"] == "null:"
 
 
+def test_each_service_is_told_its_own_login_at_the_broker_and_checkout_whom_to_wait_for(
+    tmp_path: Path,
+) -> None:
+    system = make_system(tmp_path)
+    passwords = system.broker_passwords()
+    told = make_environment(system)
+    assert {told[name][f"{name.upper()}_NATS_URL"] for name in told} == {"nats://127.0.0.1:18022"}
+    assert told["email"]["EMAIL_NATS_USER"] == "email"
+    assert told["email"]["EMAIL_NATS_PASSWORD"] == passwords["email"]
+    assert told["email"]["EMAIL_NATS_DOMAIN"] == "duet"
+    assert "CHECKOUT_NATS_DOMAIN" not in told["checkout"]
+    assert "TAX_NATS_PASSWORD" not in told["tax"]  # it asks for no rights at the broker
+    assert told["checkout"]["CHECKOUT_EXPECTED_PARTICIPANTS"] == "email"
+    assert not {passwords["operator"], passwords["checkout"]} & set(told["email"].values())
+
+
+def test_at_somebody_elses_broker_the_logins_are_the_callers_to_tell(tmp_path: Path) -> None:
+    own = make_system(tmp_path)
+    system = System(own.data, own.port_base, own.services, nats_url="tls://nats.example.com:4222")
+    told = make_environment(system)
+    assert told["email"]["EMAIL_NATS_URL"] == "tls://nats.example.com:4222"
+    assert not {key for settings in told.values() for key in settings if key.endswith(("_USER", "_PASSWORD"))}
+
+
+def test_a_folder_leads_to_the_broker_of_the_last_up(tmp_path: Path) -> None:
+    system = make_system(tmp_path)
+    note = {"port_base": 18000, "nats_url": "nats://nats.example.com:4222", "processes": []}
+    system.supervisor_file.write_text(json.dumps(note))
+    assert System.locate(None, system.data).broker_url == "nats://nats.example.com:4222"
+    with folder.noted(system):
+        assert System.locate(18000).broker_url == "nats://nats.example.com:4222"
+    system.supervisor_file.write_text(json.dumps({"port_base": 18000, "nats_url": None, "processes": []}))
+    assert System.locate(None, system.data).broker_url == "nats://127.0.0.1:18022"
+
+
 def test_fresh_deletes_what_duet_made_and_leaves_everything_else(tmp_path: Path) -> None:
     system = make_system(tmp_path)
     (system.mail_folder / "deep").mkdir(parents=True)
+    (system.broker_folder / "jetstream").mkdir(parents=True)
     for name in (
         "email.db",
         "email.db-wal",

@@ -32,26 +32,33 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def client(sqlite_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the application on SQLite."""
+async def sqlite(sqlite_url: str) -> AsyncIterator[Database]:
+    """The service's database on SQLite."""
     migrate(PACKAGE, sqlite_url)
+    async with Database(sqlite_url, timeout_s=5) as database:
+        yield database
+
+
+@pytest.fixture
+async def client(sqlite: Database, sqlite_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application on SQLite."""
     settings = Settings(
         database_url=sqlite_url,
         operator_token="operator-token-0123",
         conductor_token="conductor-token-0123",
+        nats_url="nats://127.0.0.1:1",
     )
-    async with Database(sqlite_url, timeout_s=5) as database:
-        app = create_app(
-            Deps(
-                database=database,
-                credits=Batcher(lambda c: database.batch(credit_points, c), max_items=100, max_queue=100),
-                auth=by_role(operator=settings.operator_token, conductor=settings.conductor_token),
-                catalogue=catalogue(settings.base_url),
-                metrics=Metrics(),
-                health=Health(check=lambda: database.read(can_read)),
-                settings=settings,
-            )
+    app = create_app(
+        Deps(
+            database=sqlite,
+            credits=Batcher(lambda c: sqlite.batch(credit_points, c), max_items=100, max_queue=100),
+            auth=by_role(operator=settings.operator_token, conductor=settings.conductor_token),
+            catalogue=catalogue(settings.base_url),
+            metrics=Metrics(),
+            health=Health(check=lambda: sqlite.read(can_read)),
+            settings=settings,
         )
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://rewards") as client:
-            yield client
+    )
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://rewards") as client:
+        yield client

@@ -12,7 +12,7 @@ from pydantic_settings import SettingsConfigDict
 from servicekit.auth import Authenticator, Caller, Credential
 from servicekit.metrics import Metrics
 from servicekit.problems import Catalogue, ProblemType
-from servicekit.settings import ServiceSettings
+from servicekit.settings import BrokerUser, ServiceSettings
 from servicekit.web import Health, create_service_app
 
 OWN = {"out-of-tea": ProblemType(409, "There is no <tea> left", "Brew some & try again.")}
@@ -27,6 +27,7 @@ class Settings(ServiceSettings):
 
     port: int = Field(8009, ge=1, le=65_535)
     sugar: SecretStr | None = None
+    nats_user: BrokerUser = "kettle"
 
 
 class Cup(BaseModel):
@@ -36,7 +37,12 @@ class Cup(BaseModel):
 
 
 def settings(**given: Any) -> Settings:
-    return Settings(**{"database_url": "sqlite:///x.db", "operator_token": "keeper-token-0123", **given})
+    needed = {
+        "database_url": "sqlite:///x.db",
+        "operator_token": "keeper-token-0123",
+        "nats_url": "nats://127.0.0.1:1",
+    }
+    return Settings(**{**needed, **given})
 
 
 async def fine() -> None:

@@ -64,6 +64,7 @@ def start(module: str, folder: Path, port: int, **environment: str) -> Process:
         "PORT": str(port),
         "DATABASE_URL": f"sqlite:///{folder}/{module}.db",
         "OPERATOR_TOKEN": "operator-token-0123",
+        "NATS_URL": "nats://127.0.0.1:1",
         **environment,
     }
     names = {f"{prefix}_{name}": value for name, value in given.items()}

@@ -9,7 +9,11 @@ from checkout.settings import Settings as CheckoutSettings
 from tests.checkout.world import settings_for
 from tests.servicekit.conftest import Settings
 
-GOOD = {"KETTLE_DATABASE_URL": "sqlite:///x.db", "KETTLE_OPERATOR_TOKEN": "keeper-token-0123"}
+GOOD = {
+    "KETTLE_DATABASE_URL": "sqlite:///x.db",
+    "KETTLE_OPERATOR_TOKEN": "keeper-token-0123",
+    "KETTLE_NATS_URL": "nats://broker.test:4222",
+}
 
 
 @pytest.fixture
@@ -120,6 +124,53 @@ def test_a_setting_and_its_file_together_are_refused(
     environment.setenv("KETTLE_OPERATOR_TOKEN_FILE", str(tmp_path))
     [line] = refused(capsys)
     assert "both set" in line
+
+
+def test_a_broker_may_be_a_cluster(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("KETTLE_NATS_URL", "tls://a.test:4222, tls://b.test,tls://[::1]:4222")
+    loaded = Settings.load()
+    assert loaded.broker_urls == ["tls://a.test:4222", "tls://b.test", "tls://[::1]:4222"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NATS_URL", "broker.test:4222"),
+        ("NATS_URL", "http://broker.test"),
+        ("NATS_URL", "nats://:4222"),
+        ("NATS_URL", "nats://broker.test:70000"),
+        ("NATS_URL", "nats://broker.test/x"),
+        ("NATS_URL", "nats://a.test,"),
+        ("NATS_USER", "a.b"),
+        ("NATS_USER", "*"),
+        ("NATS_CA", "/no/such/file"),
+    ],
+)
+def test_a_bad_setting_of_the_broker_is_one_line(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    environment.setenv(f"KETTLE_{name}", value)
+    [line] = refused(capsys)
+    assert line.startswith(f"KETTLE_{name}: ")
+
+
+def test_a_password_has_no_place_in_the_broker_s_url(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment.setenv("KETTLE_NATS_URL", "nats://kettle:hush@broker.test:4222")
+    [line] = refused(capsys)
+    assert line.startswith("KETTLE_NATS_URL: ")
+    assert "hush" not in line
+
+
+def test_a_certificate_comes_with_its_key(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    certificate = tmp_path / "kettle.pem"
+    certificate.touch()
+    environment.setenv("KETTLE_NATS_CERT", str(certificate))
+    [line] = refused(capsys)
+    assert "NATS_KEY" in line
 
 
 def checkout(**given: Any) -> CheckoutSettings:

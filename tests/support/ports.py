@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HOST = "127.0.0.1"
-OFFSETS = (0, 1, 2, 3, 24, 25, 26)
+OFFSETS = (0, 1, 2, 3, 22, 23, 24, 25, 26)
 BASES = range(20_000, 31_000, 40)  # below the ports that Linux and macOS give to outgoing connections
 
 

@@ -33,7 +33,7 @@ COMMAND_S = 150.0
 POLL_S = 0.05
 OWN_PREFIXES = ("CHECKOUT_", "EMAIL_", "WAREHOUSE_", "REWARDS_", "MAILBOX_", "DUET_")
 SERVICES = ("checkout", "email", "warehouse", "rewards")
-PROCESSES = (*SERVICES, "mailbox")
+PROCESSES = (*SERVICES, "mailbox", "broker")
 RESUME_SOON = {"CHECKOUT_RESUME_MIN_S": "0.5", "CHECKOUT_RESUME_MAX_S": "2"}
 NOTHING_WRONG = ("lost", "missing", "duplicate", "unexpected", "late", "unfinished")
 
@@ -173,6 +173,11 @@ class LiveSystem:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    def wipe(self) -> None:
+        """Kill the broker once it is ready and delete its streams, as a person would; it starts empty."""
+        self.wait_ready("broker")
+        self.duet("wipe", "broker")
+
     @contextmanager
     def client(self, name: str) -> Iterator[httpx.Client]:
         """An HTTP client of a service, or of the mailbox's page, with the operator's token."""
@@ -206,9 +211,8 @@ class LiveSystem:
         psutil.wait_procs(left, timeout=STOP_S)
 
     def _command(self, *arguments: str) -> list[str]:
-        verb, *rest = arguments
         where = ("--port-base", str(self.port_base), "--data", str(self.data))
-        return [sys.executable, "-m", "lab", verb, *where, *rest]
+        return [sys.executable, "-m", "lab", *arguments, *where]
 
 
 class Orders:

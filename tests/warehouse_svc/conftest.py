@@ -42,6 +42,7 @@ async def client(database: Database, database_url: str) -> AsyncIterator[httpx.A
         database_url=database_url,
         operator_token="operator-token-0123",
         conductor_token="conductor-token-0123",
+        nats_url="nats://127.0.0.1:1",
         initial_stock=100,
         dev_skus=True,
     )

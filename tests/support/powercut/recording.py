@@ -1,7 +1,7 @@
 """The real checkout service, under the recorder, while a client places orders and notes each answer's time.
 
-Its three services are out of reach: only the accept path and the outcomes of failed calls write. Nothing
-here needs root.
+Both styles in turn. Its three services and the broker are out of reach: only the accept path and the outcomes
+of failed calls write. Nothing here needs root.
 """
 
 import asyncio
@@ -22,8 +22,11 @@ from tests.support.system import ORDER, OWN_PREFIXES, eventually
 
 SOURCE = Path(__file__).parent / "record.c"
 CLIENTS = 8
+STYLES = ("orchestration", "choreography")
+AT_ONCE = {"Prefer": "respond-async"}
 COMMAND_S = 60.0
 NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens there
+NO_BROKER = "nats://127.0.0.1:9"
 DURABLE_FILES = ("", "-wal", "-journal")  # a crash loses -shm, which SQLite makes anew
 
 
@@ -98,6 +101,7 @@ def _environment(sources: Path, database: Path, port: int) -> dict[str, str]:
         "CHECKOUT_DATABASE_URL": f"sqlite:///{database}",
         "CHECKOUT_OPERATOR_TOKEN": token,
         "CHECKOUT_MIGRATE": "never",
+        "CHECKOUT_NATS_URL": NO_BROKER,
     }
     for name in ("EMAIL", "WAREHOUSE", "REWARDS"):
         settings |= {f"CHECKOUT_{name}_URL": NOBODY, f"CHECKOUT_{name}_TOKEN": token}
@@ -114,8 +118,9 @@ async def _place(url: str, orders: int) -> dict[str, int]:
     left = iter(range(orders))
 
     async def client(http: httpx.AsyncClient) -> None:
-        for _ in left:
-            answer = await http.post("/checkouts", json=ORDER, headers={"Prefer": "respond-async"})
+        for number in left:
+            style = {"style": STYLES[number % len(STYLES)]}
+            answer = await http.post("/checkouts", params=style, json=ORDER, headers=AT_ONCE)
             now = time.monotonic_ns()
             assert answer.status_code == 202, answer.text
             acked[answer.json()["order_id"]] = now
