@@ -1,7 +1,7 @@
 # Every target is one line; logic lives in Python. `make help` lists them.
 PYTHON ?= python3
 BIN := .venv/bin
-TESTS := -n 2 --dist loadfile
+TESTS := -n 3 --dist loadfile
 
 .PHONY: help setup run test check chaos bench clean lock
 

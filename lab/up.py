@@ -77,7 +77,7 @@ def up(
     if fresh:
         folder.refuse_strange_folder(system)
     os.umask(0o077)  # what the system writes holds customers' data
-    with folder.hold(system):
+    with _stops_kept(), folder.hold(system):
         left = end_leftovers(system.supervisor_file, system.data)
         if fresh:
             folder.empty(system)
@@ -91,6 +91,16 @@ def up(
             asyncio.run(_run(system, mail, as_json, notice, first_order=first_order))
 
 
+@contextlib.contextmanager
+def _stops_kept() -> Iterator[None]:
+    """Keep a stop that comes before there is anybody to act on it; a library might swallow its exception."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 async def _run(
     system: System, mail: Mail, as_json: bool, notice: Callable[[str], None], *, first_order: bool = False
 ) -> None:
@@ -99,6 +109,7 @@ async def _run(
     for number in STOP_SIGNALS:
         if not (number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN):  # as under nohup
             asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     book = StampBook(system.supervisor_file, system.port_base, notice, system.nats_url)
     supervisor = Supervisor(make_programs(system, mail), book, notice)
     try:
