@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lab.bench import comparison, report, styles_report, styles_run
 from lab.errors import LabError
 
+FILE_COLUMNS = 180
+
 Outcome = TypeVar("Outcome")
 
 
@@ -28,7 +30,7 @@ def run_conductor(shape: comparison.Shape, folder: Path, json: bool) -> bool:
     if json:
         sys.stdout.write(_pretty(report.as_json(outcome)).decode())
     else:
-        report.show(outcome, Console())
+        report.show(outcome, _page())
     return outcome.passed
 
 
@@ -47,8 +49,13 @@ def run_styles(shape: styles_run.Shape, folder: Path, json: Path | None, out: Pa
     outcome = _run_in(folder, shape.steps, lambda own, advance: styles_run.run(shape, own, out, advance))
     if json is not None:
         json.write_bytes(_pretty(styles_report.as_json(outcome)))
-    styles_report.show(outcome, Console())
+    styles_report.show(outcome, _page())
     return outcome.passed
+
+
+def _page() -> Console:
+    """The terminal; in a file there is room for whole tables."""
+    return Console(width=None if sys.stdout.isatty() else FILE_COLUMNS)
 
 
 def _pretty(document: dict[str, Any]) -> bytes:
