@@ -10,7 +10,7 @@ help: ## list the targets
 
 setup: .venv/.run-stamp ## make .venv with what running needs, pinned by hash
 
-run: setup ## start the system, place a first checkout, serve until Ctrl-C
+run: setup ## start the system, place a checkout in each style, serve until Ctrl-C
 	@$(BIN)/duet up --first-order
 
 test: .venv/.test-stamp ## run every test but the long kill tests (under 5 minutes)
