@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from servicekit import outcomes
+from servicekit.crashpoints import reach
 from servicekit.heard import Heard, M
 from servicekit.outcomes import SKIPPED, SUCCEEDED, Outcome, Refused
 
@@ -78,6 +79,7 @@ def take_effect(
     if new:
         outcomes.store(connection, new)
         outcomes.forget_refusals(connection, refused.keys() & {outcome.key for outcome in new})
+        reach("participant.before-commit")
     return [results[key] for key in keys]
 
 
