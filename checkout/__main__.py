@@ -128,6 +128,7 @@ def resumer_for(
         "choreography": lambda: broker.failing,
     }
     resumer = Resumer(journal, passes, performers, settings, is_failing)
+    passes.on_room = resumer.kick
     for client in clients.values():
         client.on_recovery = partial(resumer.recovered, "orchestration")
     broker.on_return = partial(resumer.recovered, "choreography")

@@ -116,7 +116,7 @@ class Broker:
         newer = emission.at > view.at  # than the look: it cannot be in there yet
         kept = view.orders.first_sequence <= emission.sequence <= view.orders.last_sequence or newer
         floors = view.ack_floors
-        return young and kept and all(name in floors and emission.sequence > floors[name] for name in names)
+        return young and kept and all(emission.sequence > floors.get(name, 0) for name in names)
 
     async def looked(self, within_s: float) -> bool:
         """Wait for the first look at the broker; False if there was none in time."""

@@ -167,8 +167,10 @@ class Journal:
         def batch(connection: Connection) -> int:
             return leases.make_due(connection, MAX_AT_ONCE, style=style, leased_too=leased_too)
 
-        total = 0
-        while count := await self._database.write(batch):
+        total = count = await self._database.write(batch)
+        # A batch that is not full was the last: what has come to wait since then is not meant.
+        while count == MAX_AT_ONCE:
+            count = await self._database.write(batch)
             total += count
         return total
 

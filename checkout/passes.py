@@ -36,7 +36,7 @@ class Admission:
 
 
 class Passes:
-    """Runs passes, and counts them."""
+    """Runs passes, and counts them; `on_room` is called when a later one has ended."""
 
     def __init__(self, journal: Journal, settings: Settings, metrics: OrderMetrics) -> None:
         self._journal = journal
@@ -46,6 +46,7 @@ class Passes:
         self._orders: set[str] = set()
         self._admitted = 0
         self._closed = False
+        self.on_room: Callable[[], None] = lambda: None
 
     @contextmanager
     def admission(self) -> Iterator[Admission]:
@@ -87,6 +88,8 @@ class Passes:
         self._orders.discard(order_id)
         self._running[kind].discard(task)
         self._metrics.passes.labels(kind).dec()
+        if kind == "later":
+            self.on_room()
 
     async def _run(self, order: Order, progress: Progress, perform: Perform) -> None:
         about = {"order_id": order.order_id, "pass_number": progress.passes + 1}
