@@ -70,6 +70,7 @@ async def main() -> None:
             styles={"orchestration": orchestration, "choreography": choreography},
             participants=participants,
             kick_resumer=resumer.kick,
+            emit=choreography.broker.emit,
             auth=authenticator(settings),
             catalogue=catalogue(settings.base_url),
             metrics=metrics,

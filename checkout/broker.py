@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from checkout.orders import Emission
 from checkout.settings import Settings
 from servicekit.bus import Bus, BusUnavailableError, Durable, Stream, StreamState
+from servicekit.db import StorageUnavailableError
 
 log = logging.getLogger("checkout.broker")
 
@@ -33,46 +34,63 @@ DEAD_LETTERS = Stream(
 )
 TIMELINE = "timeline"
 TIMELINE_ACK_WAIT_S = 10.0
-# Until everybody expected has joined once, somebody waits for the system to be ready.
-FIRST_LOOKS_EVERY_S = 0.2
+# While somebody expected has yet to join, somebody waits for the system to be ready; but not for ever.
+FIRST_LOOKS_FOR_S = 60.0
+LEAST_PAUSE_S = 0.2
+# No waiting order has tried for so long, though one is to try every two seconds: nothing needs the broker.
+UNTRIED_S = 10.0
+# While outcomes wait to be read, an event's may be among them.
+UNHEARD_S = 300.0
 
 
 @dataclass(frozen=True)
 class View:
-    """What the last look showed. Another `stamp` means that a stream was made anew, and lost what it held."""
+    """What the last look showed; `unheard`: there are outcomes that nobody has read yet.
+
+    Another stamp of a stream means that it was made anew, and lost what it held.
+    """
 
     at: datetime
-    stamp: str
     orders: StreamState
-    ack_floors: Mapping[str, int]
+    outcomes: StreamState
+    durables: Mapping[str, Durable]
+    unheard: bool
+
+    @property
+    def stamp(self) -> str:
+        """The stamps of both streams. In a new one of outcomes, those that nobody had read are lost too."""
+        return f"{self.orders.created}/{self.outcomes.created}"
 
 
 class Broker:
     """The broker as checkout sees it.
 
-    `observe` is told of the durables on the stream of orders at each look; `on_return` is called when the
-    broker is back, or is another one: whatever was emitted before may be lost.
+    `observe` is told of the durables on the stream of orders at each look, and says whether one of them is
+    somebody who takes part only now. `on_return` is called, with the stamp that emissions have now, when the
+    broker is back, or is another one: whatever was emitted under another stamp may be lost.
     """
 
     def __init__(
-        self, bus: Bus, settings: Settings, observe: Callable[[Sequence[Durable]], Awaitable[None]]
+        self, bus: Bus, settings: Settings, observe: Callable[[Sequence[Durable]], Awaitable[bool]]
     ) -> None:
         self._bus = bus
         self._settings = settings
         self._observe = observe
-        self.on_return: Callable[[], None] = lambda: None
+        self.on_return: Callable[[str], None] = lambda stamp: None
         self._view: View | None = None
         self._looked = asyncio.Event()
         self._look_now = asyncio.Event()
         self._returned = False
         self._expected = settings.participants_expected()
+        self._expected_until = time.monotonic() + FIRST_LOOKS_FOR_S
         self._failing_since: float | None = None
+        self._failed_at = 0.0
         self._emitting = 0
         bus.on_connected.append(self._connected)
 
     @property
     def failing(self) -> bool:
-        """Whether the last event could not be emitted, and none could since."""
+        """Whether the last event could not be emitted, a short while ago, and none could since."""
         return self._failing_since is not None
 
     def failing_s(self) -> float:
@@ -84,39 +102,50 @@ class Broker:
 
         While emitting fails, one event at a time tries; the others are refused at once.
         """
-        view = self._view
-        if view is None:
-            raise BusUnavailableError("the broker has not been reached yet")
         if self.failing and self._emitting:
             raise BusUnavailableError("the broker stores no events at present")
+        view = self._view
         self._emitting += 1
         try:
+            if view is None:
+                raise BusUnavailableError("the broker has not been reached yet")
             published = await self._bus.publish(CREATED, payload, self._settings.publish_timeout_s)
         except BusUnavailableError:
-            self._failing_since = self._failing_since or time.monotonic()
+            self._failed_at = time.monotonic()
+            self._failing_since = self._failing_since or self._failed_at
             self._look_now.set()
             raise
         finally:
             self._emitting -= 1
         if self.failing:
             self._failing_since = None
-            self.on_return()
+            self.on_return(view.stamp)
         # The stamp from before: if the stream was made anew meanwhile, the event is emitted once too often.
         return Emission(view.stamp, published.sequence, datetime.now(UTC))
 
     def still_holds(self, emission: Emission | None, names: Iterable[str]) -> bool:
-        """Whether the event still waits in the stream for each of these, who all have yet to acknowledge it.
+        """Whether nothing is gained by emitting again: all of these will hear the event, or were just heard.
 
         After `emit_again_after_s` it counts as lost, whatever the broker says.
         """
         view = self._view
-        if emission is None or view is None or emission.stamp != view.stamp:
+        if emission is None or view is None:
             return False
-        young = datetime.now(UTC) - emission.at < timedelta(seconds=self._settings.emit_again_after_s)
+        age = datetime.now(UTC) - emission.at
         newer = emission.at > view.at  # than the look: it cannot be in there yet
         kept = view.orders.first_sequence <= emission.sequence <= view.orders.last_sequence or newer
-        floors = view.ack_floors
-        return young and kept and all(emission.sequence > floors.get(name, 0) for name in names)
+        same_orders = emission.stamp.startswith(f"{view.orders.created}/")
+        if not (same_orders and kept and age < timedelta(seconds=self._settings.emit_again_after_s)):
+            return False
+        # The outcomes told since then are still there, or have been read.
+        same_outcomes = emission.stamp == view.stamp
+        if same_outcomes and view.unheard and age < timedelta(seconds=UNHEARD_S):
+            return True
+        durables = [durable for name in names if (durable := view.durables.get(name))]
+        return all(
+            emission.sequence > (durable.ack_floor if same_outcomes else durable.delivered)
+            for durable in durables
+        )
 
     async def looked(self, within_s: float) -> bool:
         """Wait for the first look at the broker; False if there was none in time."""
@@ -134,9 +163,9 @@ class Broker:
             try:
                 await self._look()
                 reachable = True
-            except BusUnavailableError as exc:
+            except (BusUnavailableError, StorageUnavailableError) as exc:
                 if reachable:
-                    log.warning("the broker cannot be asked", extra={"error": str(exc)})
+                    log.warning("the broker cannot be looked at", extra={"error": str(exc)})
                 reachable = False
             except Exception:
                 log.warning("looking at the broker broke off", exc_info=True)
@@ -150,16 +179,22 @@ class Broker:
         returned, self._returned = self._returned, False
         try:
             view = await self._seen()
+            joined = await self._observe(tuple(view.durables.values()))
         except BaseException:
             self._returned = returned or self._returned
             raise
-        self._expected -= view.ack_floors.keys()
+        self._expected -= view.durables.keys()
         changed = self._view is None or self._view.stamp != view.stamp
         self._view = view
         self._looked.set()
-        if changed or returned:
+        untried_s = time.monotonic() - self._failed_at
+        if lapsed := self.failing and not self._emitting and untried_s > UNTRIED_S:
+            self._failing_since = None
+        if changed or returned or lapsed:
             log.info("the broker is there", extra={"stamp": view.stamp})
-            self.on_return()
+            self.on_return(view.stamp)
+        if joined:  # there may be orders that nobody has taken part in yet
+            self.on_return("")
 
     async def _seen(self) -> View:
         at = datetime.now(UTC)
@@ -168,21 +203,21 @@ class Broker:
             await self._bus.ensure_stream(replace(each, replicas=replicas))
             for each in (ORDERS, OUTCOMES, DEAD_LETTERS)
         ]
+        unheard = False
         if self._settings.timeline == "on":
-            await self._bus.ensure_durable(
+            timeline = await self._bus.ensure_durable(
                 OUTCOMES.name, TIMELINE, OUTCOMES.subjects[0], ack_wait_s=TIMELINE_ACK_WAIT_S
             )
+            unheard = timeline.waiting > 0
         durables = await self._bus.durables(ORDERS.name)
-        await self._observe(durables)
-        # A new stream of outcomes counts too: outcomes that nobody had read yet went with the old one.
-        stamp = f"{orders.created}/{outcomes.created}"
-        return View(at, stamp, orders, {durable.name: durable.ack_floor for durable in durables})
+        return View(at, orders, outcomes, {durable.name: durable for durable in durables}, unheard)
 
     async def _pause(self) -> None:
+        poll_s = self._settings.broker_poll_s
+        await asyncio.sleep(min(LEAST_PAUSE_S, poll_s))
+        awaited = self._expected and time.monotonic() < self._expected_until
         try:
-            async with asyncio.timeout(
-                FIRST_LOOKS_EVERY_S if self._expected else self._settings.broker_poll_s
-            ):
+            async with asyncio.timeout(0 if awaited else poll_s):
                 await self._look_now.wait()
         except TimeoutError:
             pass

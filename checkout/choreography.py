@@ -62,16 +62,19 @@ class Choreography:
         owing = [step for step in progress.steps.values() if step.awaited and not step.is_final]
         if progress.is_final:
             return progress
+        emission = progress.emission
+        if emission is None or not self.broker.still_holds(emission, [step.name for step in owing]):
+            try:
+                emission = await self.broker.emit(order_created(order, progress.retries))
+            except BusUnavailableError:
+                noted = await self._note(progress, owing, NOT_EMITTED, datetime.now(UTC))
+                return replace(noted, emission=None)
+            reach("checkout.after-emit")
+        if not self.timeline:
+            return await self.journal.close(progress)
         if progress.emission is not None:
             progress = await self._note(progress, owing, NO_OUTCOME, progress.emission.at)
-            if self.broker.still_holds(progress.emission, [step.name for step in owing]):
-                return progress
-        try:
-            emission = await self.broker.emit(order_created(order, progress.retries))
-        except BusUnavailableError:
-            return await self._note(progress, owing, NOT_EMITTED, datetime.now(UTC))
-        reach("checkout.after-emit")
-        return replace(progress, emission=emission) if self.timeline else await self.journal.close(progress)
+        return replace(progress, emission=emission)
 
     async def _note(self, progress: Progress, owing: Sequence[Step], slug: str, at: datetime) -> Progress:
         news = [

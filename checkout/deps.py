@@ -1,6 +1,6 @@
 """What the checkout service's application works with, and how its routes find an order for a caller."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -33,13 +33,18 @@ class Style(Protocol):
 
 @dataclass(frozen=True)
 class Deps:
-    """Everything the application works with. `kick_resumer` says that an order has just fallen due."""
+    """Everything the application works with.
+
+    `kick_resumer` says that an order has just fallen due; `emit` has one event stored by the broker, or
+    raises BusUnavailableError.
+    """
 
     journal: Journal
     watchers: Watchers
     styles: Mapping[str, Style]
     participants: Participants
     kick_resumer: Callable[[], None]
+    emit: Callable[[bytes], Awaitable[object]]
     auth: Authenticator
     catalogue: Catalogue
     metrics: Metrics

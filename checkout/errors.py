@@ -16,7 +16,13 @@ OWN = {
     "order-status": ProblemType(
         409,
         "The order's status does not allow this",
-        "Read the order again: retry wants one that needs attention, abandon one that is not completed.",
+        "Read the order again: retry wants one with a failed step that is not in progress, abandon one that "
+        "is not completed.",
+    ),
+    "broker-unavailable": ProblemType(
+        503,
+        "The broker stores no events at present",
+        "Ask again after the seconds in `Retry-After`: a retry may be asked for more than once.",
     ),
     "too-many-streams": ProblemType(
         503,

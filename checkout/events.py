@@ -18,6 +18,8 @@ from servicekit.cloudevents import CloudEvent
 SOURCE = "/checkout"
 ORDER_CREATED = "duet.OrderCreated"
 MAX_ATTEMPTS_TOLD = 1_000_000
+# In bytes of JSON: what is told of a step is kept with the order, and shown to whoever asks for it.
+MAX_OUTCOME = 32_768
 
 
 class Customer(BaseModel):
@@ -102,12 +104,12 @@ def outcome_heard(channel: str, payload: bytes, at: datetime) -> Outcome:
 
     Raises UnreadableOutcomeError, without the message's content.
     """
+    if len(payload) > MAX_OUTCOME:
+        raise UnreadableOutcomeError(f"it is over {MAX_OUTCOME} bytes")
     try:
         event = CloudEvent[OutcomeReported].model_validate_json(payload)
     except ValidationError as exc:
         raise UnreadableOutcomeError(f"{exc.error_count()} things are not valid") from None
-    if not event.subject:
-        raise UnreadableOutcomeError("it names no subject")
     told = event.data
     return Outcome(
         order_id=event.subject,
@@ -117,4 +119,5 @@ def outcome_heard(channel: str, payload: bytes, at: datetime) -> Outcome:
         attempts=told.attempts,
         result=told.result,
         reason=told.reason,
+        retry=event.retry,
     )

@@ -86,7 +86,7 @@ class Journal:
         return await self._changes.submit(Change(before, lambda seen: orders.awaiting(seen, names, now)))
 
     async def close(self, before: Progress) -> Progress:
-        """An order that awaits nobody is completed; its progress then."""
+        """Nobody's outcome is heard any more: the order is at its end; its progress then."""
         now = datetime.now(UTC)
         return await self._changes.submit(Change(before, lambda seen: orders.closed(seen, now)))
 
@@ -141,31 +141,37 @@ class Journal:
                 self._watchers.tell(progress)
         return total
 
-    async def end_pass(self, order_id: str, delay_s: float, emission: Emission | None = None) -> None:
+    async def end_pass(
+        self, order_id: str, delay_s: float, emission: Emission | None = None, retries: int = 0
+    ) -> None:
         """Let go of an order: if it is unfinished, it is due again after `delay_s`.
 
-        `emission` says where its event is; without one, what was known of that stays.
+        `emission` says where its event is. Nothing happens if more than `retries` have been asked for.
         """
-        await self._ends.submit(End(order_id, delay_s, emission))
+        await self._ends.submit(End(order_id, delay_s, emission, retries))
 
-    async def claim(self, limit: int, lease_s: float) -> list[tuple[Order, Progress]]:
-        """Take up to `limit` due orders for `lease_s`."""
-        return await self._database.write(lambda c: leases.claim(c, limit, lease_s))
+    async def claim(self, limits: Mapping[str, int], lease_s: float) -> list[tuple[Order, Progress]]:
+        """Take due orders for `lease_s`; `limits` says how many at most, by style."""
+        return await self._database.write(lambda c: leases.claim(c, limits, lease_s))
 
     async def claim_next(self, lease_s: float, style: str) -> list[tuple[Order, Progress]]:
         """Take the style's one order that falls due next, before its time."""
         return await self._database.write(lambda c: leases.claim_next(c, lease_s, style))
 
-    async def make_all_due(self, *, style: str | None = None, leased_too: bool) -> int:
+    async def make_all_due(
+        self, style: str | None = None, *, but_stamp: str = "", leased_too: bool = False
+    ) -> int:
         """Every unfinished order (of one style) that waits is due now; how many were not yet.
 
-        In bounded batches.
+        In bounded batches. Not those whose event was emitted under `but_stamp`.
 
         `leased_too`: those as well over which a pass is running, as far as the journal knows.
         """
 
         def batch(connection: Connection) -> int:
-            return leases.make_due(connection, MAX_AT_ONCE, style=style, leased_too=leased_too)
+            return leases.make_due(
+                connection, MAX_AT_ONCE, style=style, but_stamp=but_stamp, leased_too=leased_too
+            )
 
         total = count = await self._database.write(batch)
         # A batch that is not full was the last: what has come to wait since then is not meant.

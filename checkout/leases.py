@@ -5,10 +5,10 @@ Each function works on one connection inside a transaction that its caller owns,
 it is moving that time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Connection, Float, Text, bindparam, func, select, update
+from sqlalchemy import BigInteger, Connection, Float, Text, bindparam, or_, select, update
 
 from checkout.orders import Emission, Order, OrderStatus, Progress
 from checkout.store import load
@@ -18,47 +18,75 @@ from servicekit.db import Instant, epoch_now
 
 @dataclass(frozen=True)
 class End:
-    """The end of a pass: in how many seconds the order is due again, and where its event is, if told anew."""
+    """The end of a pass: in how many seconds the order is due again, and where its event is.
+
+    It counts only while nobody has asked for another retry since the pass began: `retries` are those by then.
+    """
 
     order_id: str
     delay_s: float
     emission: Emission | None = None
+    retries: int = 0
 
 
 # Built once: it takes as long as to run it.
 _END_PASS = (
     update(orders)
-    .where(orders.c.order_id == bindparam("key"), orders.c.status == OrderStatus.IN_PROGRESS.value)
+    .where(
+        orders.c.order_id == bindparam("key"),
+        orders.c.status == OrderStatus.IN_PROGRESS.value,
+        orders.c.retries == bindparam("asked"),
+    )
     .values(
         resume_after=epoch_now() + bindparam("delay_s", type_=Float),
         leased=False,
         passes=orders.c.passes + 1,
-        event_stamp=func.coalesce(bindparam("stamp", type_=Text), orders.c.event_stamp),
-        event_sequence=func.coalesce(bindparam("sequence", type_=BigInteger), orders.c.event_sequence),
-        emitted_at=func.coalesce(bindparam("at", type_=Instant), orders.c.emitted_at),
+        event_stamp=bindparam("stamp", type_=Text),
+        event_sequence=bindparam("sequence", type_=BigInteger),
+        emitted_at=bindparam("at", type_=Instant),
     )
 )
 
 
-def claim(connection: Connection, limit: int, lease_s: float) -> list[tuple[Order, Progress]]:
-    """Take up to `limit` unfinished orders that are due, the longest overdue first, for the lease's time."""
-    # As a subquery the clock is read once, and PostgreSQL can use the index.
-    now = select(epoch_now()).scalar_subquery()
-    due = (
-        select(orders.c.order_id)
-        .where(orders.c.status == OrderStatus.IN_PROGRESS.value, orders.c.resume_after <= now)
-        .order_by(orders.c.resume_after)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return _take(connection, connection.scalars(due).all(), lease_s)
+# As a subquery the clock is read once, and PostgreSQL can use the index.
+_NOW = select(epoch_now()).scalar_subquery()
+
+
+def claim(connection: Connection, limits: Mapping[str, int], lease_s: float) -> list[tuple[Order, Progress]]:
+    """Take unfinished orders that are due, the longest overdue first, for the lease's time.
+
+    `limits` says how many at most, by style.
+    """
+    taken: list[str] = []
+    for style, limit in limits.items():
+        due = (
+            select(orders.c.order_id)
+            .where(
+                orders.c.status == OrderStatus.IN_PROGRESS.value,
+                orders.c.style == style,
+                orders.c.resume_after <= _NOW,
+            )
+            .order_by(orders.c.resume_after)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        taken += connection.scalars(due).all()
+    return _take(connection, taken, lease_s)
 
 
 def claim_next(connection: Connection, lease_s: float, style: str) -> list[tuple[Order, Progress]]:
-    """Take the style's order that falls due next, before its time: to try whether what it needs is back."""
+    """Take the style's order that falls due next, before its time: to try whether what it needs is back.
+
+    Not one whose event has been emitted: it may need nothing.
+    """
     waiting = (
         select(orders.c.order_id)
-        .where(orders.c.status == OrderStatus.IN_PROGRESS.value, orders.c.style == style, ~orders.c.leased)
+        .where(
+            orders.c.status == OrderStatus.IN_PROGRESS.value,
+            orders.c.style == style,
+            orders.c.event_stamp.is_(None),
+            ~orders.c.leased,
+        )
         .order_by(orders.c.resume_after)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -71,6 +99,7 @@ def end_passes(connection: Connection, ends: Sequence[End]) -> list[None]:
     rows = [
         {
             "key": end.order_id,
+            "asked": end.retries,
             "delay_s": end.delay_s,
             "stamp": end.emission and end.emission.stamp,
             "sequence": end.emission and end.emission.sequence,
@@ -83,16 +112,24 @@ def end_passes(connection: Connection, ends: Sequence[End]) -> list[None]:
     return [None] * len(ends)
 
 
-def make_due(connection: Connection, limit: int, *, style: str | None, leased_too: bool) -> int:
-    """Make unfinished orders (of one style) due at once, at most `limit` of those that wait; how many."""
+def make_due(
+    connection: Connection, limit: int, *, style: str | None, but_stamp: str, leased_too: bool
+) -> int:
+    """Make unfinished orders (of one style) due at once, at most `limit` of those that wait; how many.
+
+    Not those whose event was emitted under `but_stamp`.
+    """
     waiting = select(orders.c.order_id).where(
-        orders.c.status == OrderStatus.IN_PROGRESS.value, orders.c.resume_after > epoch_now()
+        orders.c.status == OrderStatus.IN_PROGRESS.value,
+        orders.c.resume_after > _NOW,
+        or_(orders.c.event_stamp.is_(None), orders.c.event_stamp != but_stamp),
     )
     if style is not None:
         waiting = waiting.where(orders.c.style == style)
     if not leased_too:
         waiting = waiting.where(~orders.c.leased)
-    ids = connection.scalars(waiting.limit(limit).with_for_update(skip_locked=True)).all()
+    # Locked ones are waited for: passed over, they would sit out their pause.
+    ids = connection.scalars(waiting.order_by(orders.c.order_id).limit(limit).with_for_update()).all()
     if ids:
         connection.execute(update(orders).where(orders.c.order_id.in_(ids)).values(resume_after=epoch_now()))
     return len(ids)

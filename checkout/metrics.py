@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from checkout.orders import OrderStatus
 from servicekit.db import StorageUnavailableError
+from servicekit.hearing import hearing_gauge
 from servicekit.metrics import LATENCY_BUCKETS_S
 
 Census = Callable[[], Awaitable[tuple[dict[str, int], datetime | None]]]
@@ -46,6 +47,7 @@ class ChoreographyMetrics:
             ["why"],
             registry=registry,
         )
+        self.hearing = hearing_gauge(registry)
         failing = Gauge(
             "publish_failing_seconds",
             "For how long no event could be emitted; 0: it works.",

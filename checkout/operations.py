@@ -5,9 +5,11 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Query, Response
 
 from checkout.deps import Deps, OrderId
+from checkout.events import order_created
 from checkout.journal import UnknownOrderError
 from checkout.orders import Order, OrderStatus, Progress, WrongStatusError
 from checkout.schemas import Checkout, CheckoutPage, represent, to_json
+from servicekit.bus import BusUnavailableError
 from servicekit.paging import decode_cursor, encode_cursor
 from servicekit.problems import ProblemError
 from servicekit.web import BEARER, answers
@@ -68,17 +70,28 @@ def add_operator_routes(app: FastAPI, deps: Deps) -> None:
         operation_id="retry_order",
         responses={
             200: {"model": Checkout, "description": "Its failed steps are pending again"},
-            **answers(deps.catalogue, *changing),
+            **answers(deps.catalogue, *changing, "broker-unavailable"),
         },
         **operator,
     )
     async def retry_order(order_id: OrderId) -> Response:
-        """Try the failed steps of an order that needs attention again; the others are left as they are."""
+        """Try the failed steps of an order again; the others are left as they are.
+
+        An order that needs attention is in progress again. One that is completed stays so: a step of it that
+        failed is of a participant who joined later.
+        """
         try:
             order, progress = await deps.journal.retry(order_id)
         except (UnknownOrderError, WrongStatusError) as exc:
             raise _problem(exc) from None
-        deps.kick_resumer()
+        if progress.status is OrderStatus.COMPLETED:  # which no pass takes up
+            progress = await deps.participants.awaited_by(progress)
+            try:
+                await deps.emit(order_created(order, progress.retries))
+            except BusUnavailableError:
+                raise ProblemError("broker-unavailable", "The order's event could not be emitted.") from None
+        else:
+            deps.kick_resumer()
         return _one(order, progress)
 
     @app.post(

@@ -1,8 +1,10 @@
 """The order and its rules, pure: what a step may become, and what that makes of the order.
 
-Nothing replaces `succeeded` or `skipped`; they replace anything. `failed` replaces `pending` only, and only
-an operator's retry turns it back. An order is `in_progress` while a step that it awaits is pending, and while
-it awaits none. A step that is not awaited (a later joiner's) is kept and shown; it changes no order's status.
+Nothing replaces `succeeded` or `skipped`; they replace anything. One exception: a participant that retired
+may come back and succeed, and its skipped step with it, though nobody awaits it any more. `failed` replaces
+`pending` only, and only an operator's retry turns it back; a failure of before that retry is no news. An
+order is `in_progress` while a step that it awaits is pending, and while it awaits none. A step that is not
+awaited (a later joiner's, say) is kept and shown; it changes no order's status.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,7 +58,8 @@ class Order:
 class Step:
     """One participant's part of an order. `attempts` counts the tries that are known of.
 
-    A step that is not `awaited` is of somebody who took part later than the order was accepted.
+    A step that is not `awaited` is of somebody who took part later than the order was accepted, or came back
+    after having retired.
     """
 
     name: str
@@ -88,7 +91,8 @@ class Emission:
 class Outcome:
     """News of one step: what it has come to, and in how many further tries.
 
-    `pending` with `last_error` says that it has not got through yet.
+    `pending` with `last_error` says that it has not got through yet. `retry` is that of the event which it
+    answers; None: not told, so the newest.
     """
 
     order_id: str
@@ -99,6 +103,7 @@ class Outcome:
     result: Mapping[str, Any] | None = None
     reason: str | None = None
     last_error: str | None = None
+    retry: int | None = None
 
 
 @dataclass(frozen=True)
@@ -148,9 +153,17 @@ def advance(progress: Progress, outcome: Outcome) -> Progress:
     A step that nobody has heard of before is kept, but not awaited.
     """
     old = progress.steps.get(outcome.step, Step(outcome.step, awaited=False))
-    if old.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED):
+    # Nobody waited for it any more: that it comes late is no fault.
+    came_back = outcome.status is StepStatus.SUCCEEDED and (old.status, old.reason) == (
+        StepStatus.SKIPPED,
+        RETIRED,
+    )
+    if old.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED) and not came_back:
         return progress
     if old.status is StepStatus.FAILED and outcome.status in (StepStatus.FAILED, StepStatus.PENDING):
+        return progress
+    asked_since = outcome.retry is not None and outcome.retry < progress.retries
+    if outcome.status is StepStatus.FAILED and asked_since:
         return progress
     pending = outcome.status is StepStatus.PENDING
     new = Step(
@@ -162,7 +175,7 @@ def advance(progress: Progress, outcome: Outcome) -> Progress:
         last_error=(outcome.last_error or old.last_error) if pending else None,
         since=(old.since or outcome.at) if pending and outcome.last_error else None,
         finished_at=None if pending else outcome.at,
-        awaited=old.awaited,
+        awaited=old.awaited and not came_back,
     )
     if new == progress.steps.get(outcome.step):
         return progress
@@ -178,10 +191,13 @@ def awaiting(progress: Progress, names: Iterable[str], at: datetime) -> Progress
 
 
 def closed(progress: Progress, at: datetime) -> Progress:
-    """An order that awaits nobody is completed, for nobody will tell; any other is left as it is."""
-    if progress.is_final or progress.awaits_anybody:
+    """Nobody will tell any more: whoever is still pending is not awaited, and the order is at its end."""
+    if progress.is_final:
         return progress
-    return replace(progress, status=OrderStatus.COMPLETED, completed_at=at, version=progress.version + 1)
+    pending = {
+        name: replace(step, awaited=False) for name, step in progress.steps.items() if not step.is_final
+    }
+    return _with_steps(replace(progress, status=OrderStatus.COMPLETED), pending, at)
 
 
 def released(progress: Progress, names: Iterable[str], at: datetime) -> Progress:
@@ -204,19 +220,24 @@ def released(progress: Progress, names: Iterable[str], at: datetime) -> Progress
 def retried(progress: Progress, at: datetime) -> Progress:
     """The failed steps, awaited or not, are pending again, and so is the order's event.
 
-    Raises WrongStatusError unless the order needs attention.
+    A completed order stays completed: of it, the steps that came to nothing are a later joiner's, and those
+    that are pending still are asked for again, too, for no pass is over them. Raises WrongStatusError if the
+    order is in progress, or completed without such a step.
     """
-    if progress.status is not OrderStatus.NEEDS_ATTENTION:
-        raise WrongStatusError(
-            f"the order is {progress.status}; only one that needs attention can be retried"
-        )
-    failed = {
+    completed = progress.status is OrderStatus.COMPLETED
+    again = {
         name: replace(step, status=StepStatus.PENDING, reason=None, last_error=None, finished_at=None)
         for name, step in progress.steps.items()
-        if step.status is StepStatus.FAILED
+        if step.status is StepStatus.FAILED or (completed and not step.is_final)
     }
-    again = replace(progress, status=OrderStatus.IN_PROGRESS, emission=None, retries=progress.retries + 1)
-    return _with_steps(again, failed, at)
+    if progress.status is OrderStatus.IN_PROGRESS:
+        raise WrongStatusError("the order is in progress; it can be retried once it no longer is")
+    if completed and not again:
+        raise WrongStatusError("the order is completed, and no step of it failed; there is nothing to retry")
+    status = OrderStatus.COMPLETED if completed else OrderStatus.IN_PROGRESS
+    return _with_steps(
+        replace(progress, status=status, emission=None, retries=progress.retries + 1), again, at
+    )
 
 
 def abandoned(progress: Progress, at: datetime) -> Progress:

@@ -73,16 +73,17 @@ class Participants:
         async with self._turn:
             self._everybody = await self._database.read(_all)
 
-    async def observe(self, durables: Sequence[Durable]) -> None:
+    async def observe(self, durables: Sequence[Durable]) -> bool:
         """Learn from the database, and from the consumers that the broker has now.
 
-        Raises StorageUnavailableError.
+        Returns whether somebody has joined. Raises StorageUnavailableError.
         """
         key, value = OPT_IN
         seen = {each.name: each.created for each in durables if each.metadata.get(key) == value}
         fit = {name: created for name, created in seen.items() if re.fullmatch(NAME, name)}
         now = datetime.now(UTC)
         async with self._turn:
+            before = self.known()
             # Another replica may have learnt, or retired, somebody.
             self._everybody = await self._database.read(_all)
             if joined(self._everybody, fit, now):
@@ -91,6 +92,7 @@ class Participants:
         if news := sorted(ignored - self._ignored):
             log.warning("unfit to take part, or too many", extra={"names": [name[:64] for name in news[:5]]})
         self._ignored = ignored
+        return not set(self.known()) <= set(before)
 
     async def awaited_by(self, progress: Progress) -> Progress:
         """An order that awaits nobody yet awaits all who take part now, and no order one who has retired."""

@@ -7,8 +7,10 @@ its order is accepted. What a pass leaves unfinished is let go, to be resumed la
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from checkout.journal import Journal
 from checkout.metrics import OrderMetrics
@@ -43,7 +45,10 @@ class Passes:
         self._settings = settings
         self._metrics = metrics
         self._running: dict[str, set[asyncio.Task[None]]] = {"first": set(), "later": set()}
+        self._later: Counter[str] = Counter()
         self._orders: set[str] = set()
+        self._next: dict[str, Callable[[], None]] = {}
+        self._releases: Counter[str] = Counter()
         self._admitted = 0
         self._closed = False
         self.on_room: Callable[[], None] = lambda: None
@@ -60,19 +65,26 @@ class Passes:
         finally:
             self._admitted -= 1
 
-    def room(self) -> int:
-        """How many more later passes may start."""
-        return 0 if self._closed else self._settings.max_later_passes - len(self._running["later"])
+    def room(self, style: str) -> int:
+        """How many more later passes of a style may start."""
+        return 0 if self._closed else max(0, self._settings.max_later_passes - self._later[style])
+
+    def release(self, style: str) -> None:
+        """What the style depends on is back: a pass that began before, and in vain, is soon repeated."""
+        self._releases[style] += 1
 
     def start(self, kind: str, order: Order, progress: Progress, perform: Perform) -> None:
-        """Run one pass over an order in the background, unless one is running here already."""
+        """Run one pass over an order in the background; after the one that is running here, if there is."""
         if order.order_id in self._orders:
+            self._next[order.order_id] = partial(self.start, kind, order, progress, perform)
             return
         self._orders.add(order.order_id)
         task = asyncio.create_task(self._run(order, progress, perform), name=f"pass-{order.order_id}")
         self._running[kind].add(task)
+        if kind == "later":
+            self._later[order.style] += 1
         self._metrics.passes.labels(kind).inc()
-        task.add_done_callback(lambda done: self._ended(kind, order.order_id, done))
+        task.add_done_callback(lambda done: self._ended(kind, order, done))
 
     async def aclose(self, timeout_s: float) -> None:
         """Let what runs go on for a moment, then stop it: what is unfinished will be resumed."""
@@ -84,16 +96,20 @@ class Passes:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    def _ended(self, kind: str, order_id: str, task: asyncio.Task[None]) -> None:
-        self._orders.discard(order_id)
+    def _ended(self, kind: str, order: Order, task: asyncio.Task[None]) -> None:
+        self._orders.discard(order.order_id)
         self._running[kind].discard(task)
         self._metrics.passes.labels(kind).dec()
+        start_next = self._next.pop(order.order_id, None)
+        if start_next and not self._closed:
+            start_next()
         if kind == "later":
+            self._later[order.style] -= 1
             self.on_room()
 
     async def _run(self, order: Order, progress: Progress, perform: Perform) -> None:
         about = {"order_id": order.order_id, "pass_number": progress.passes + 1}
-        emission = None
+        emission, releases = progress.emission, self._releases[order.style]
         try:
             async with asyncio.timeout(self._settings.pass_timeout_s):
                 reached = await perform(order, progress)
@@ -104,8 +120,10 @@ class Passes:
             log.warning("pass ran out of time", extra=about)
         except Exception:
             log.warning("pass broke off", extra=about, exc_info=True)
+        in_vain = releases != self._releases[order.style] and emission in (None, progress.emission)
+        pause_s = 0.0 if in_vain else self._pause_s(progress.passes)
         try:
-            await self._journal.end_pass(order.order_id, self._pause_s(progress.passes), emission)
+            await self._journal.end_pass(order.order_id, pause_s, emission, progress.retries)
         except (StorageUnavailableError, QueueFullError, BatcherClosedError):
             log.warning("cannot let go of an order: its lease will run out", extra=about)
 

@@ -40,17 +40,21 @@ class Resumer:
         self._settings = settings
         self._is_failing = is_failing
         self._kicked = asyncio.Event()
-        self._recovered: set[str] = set()
-        self._trial_due_at = 0.0
+        self._recovered: dict[str, str] = {}
+        self._trial_due_at = dict.fromkeys(performers, 0.0)
         self._release_due_at = 0.0
 
     def kick(self) -> None:
         """Something has just fallen due: look at once."""
         self._kicked.set()
 
-    def recovered(self, style: str) -> None:
-        """What the style depends on is back: its orders that wait may be taken up."""
-        self._recovered.add(style)
+    def recovered(self, style: str, but_stamp: str = "") -> None:
+        """What the style depends on is back: its orders that wait may be taken up.
+
+        Not those whose event was emitted under `but_stamp`.
+        """
+        before = self._recovered.get(style, but_stamp)
+        self._recovered[style] = but_stamp if before == but_stamp else ""
         self._kicked.set()
 
     async def run(self) -> None:
@@ -68,24 +72,30 @@ class Resumer:
         now = time.monotonic()
         if self._recovered and now >= self._release_due_at:
             self._release_due_at = now + TRIAL_EVERY_S
-            for style in tuple(self._recovered):
-                count = await self._journal.make_all_due(style=style, leased_too=False)
-                self._recovered.discard(style)
-                log.info("waiting orders are due", extra={"style": style, "count": count})
-        room = self._passes.room()
-        if room <= 0:
+            await self._release()
+        limits = {style: room for style in self._performers if (room := self._passes.room(style))}
+        if not limits:
             return 0
-        claimed = await self._journal.claim(room, self._settings.lease_s)
-        if not claimed and now >= self._trial_due_at:
-            for style in [style for style, failing in self._is_failing.items() if failing()]:
-                self._trial_due_at = now + TRIAL_EVERY_S
+        claimed = await self._journal.claim(limits, self._settings.lease_s)
+        busy = {order.style for order, _ in claimed}
+        for style in limits.keys() - busy:
+            if self._is_failing[style]() and now >= self._trial_due_at[style]:
+                self._trial_due_at[style] = now + TRIAL_EVERY_S
                 claimed += await self._journal.claim_next(self._settings.lease_s, style)
         for order, progress in claimed:
-            if order.style in self._performers:
-                self._passes.start("later", order, progress, self._performers[order.style])
-            else:
-                log.error("nobody here performs this style", extra={"order_id": order.order_id})
+            self._passes.start("later", order, progress, self._performers[order.style])
         return len(claimed)
+
+    async def _release(self) -> None:
+        for style in tuple(self._recovered):
+            but_stamp = self._recovered.pop(style)
+            try:
+                self._passes.release(style)
+                count = await self._journal.make_all_due(style, but_stamp=but_stamp)
+            except BaseException:
+                self.recovered(style, but_stamp)
+                raise
+            log.info("waiting orders are due", extra={"style": style, "count": count})
 
     async def _pause(self) -> None:
         try:

@@ -146,8 +146,8 @@ class CheckoutRequest(_Strict):
 class StepView(_Strict):
     """One step. `last_error` and `since` are there once a pending step has failed to get through.
 
-    `awaited` is there, and false, if the participant joined after the order was accepted: the order's status
-    does not depend on it.
+    `awaited` is there, and false, if the participant joined after the order was accepted, or had retired: the
+    order's status does not depend on it.
     """
 
     status: StepStatus

@@ -4,7 +4,6 @@ It records whatever comes, by participant name: one that did not exist yesterday
 cannot be read, or belongs to no choreographed order, is counted, logged and dropped.
 """
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,8 +14,9 @@ from checkout.journal import Journal, UnknownOrderError
 from checkout.metrics import ChoreographyMetrics
 from checkout.orders import Outcome
 from servicekit.batching import QueueFullError
-from servicekit.bus import Bus, BusUnavailableError, Message
+from servicekit.bus import Bus, Message
 from servicekit.db import StorageUnavailableError
+from servicekit.hearing import listen
 
 log = logging.getLogger("checkout.timeline")
 
@@ -36,26 +36,24 @@ class Timeline:
     async def run(self) -> None:
         """For ever."""
         pull = self._bus.pull(OUTCOMES.name, TIMELINE)
-        while True:
-            try:
-                messages = await pull.fetch(MAX_OUTCOMES, FETCH_WAIT_S)
-                if messages:
-                    await self.hear(messages)
-            except BusUnavailableError:
-                await asyncio.sleep(RETRY_S)
-            except Exception:
-                log.warning("outcomes could not be recorded", exc_info=True)
-                await asyncio.sleep(RETRY_S)
+
+        async def step() -> None:
+            if messages := await pull.fetch(MAX_OUTCOMES, FETCH_WAIT_S):
+                await self.hear(messages)
+
+        await listen(step, RETRY_S, self._metrics.hearing)
 
     async def hear(self, messages: Sequence[Message]) -> None:
         """Record one batch of outcomes in one transaction, then acknowledge it."""
         readable: list[tuple[Message, Outcome]] = []
+        unreadable: list[tuple[Message, str]] = []
         now = datetime.now(UTC)
         for message in messages:
             try:
                 readable.append((message, outcome_heard(message.subject, message.data, now)))
             except UnreadableOutcomeError as exc:
-                await self._drop(message, "unreadable", str(exc))
+                unreadable.append((message, str(exc)))
+        await self._drop("unreadable", unreadable)
         try:
             results = await self._journal.hear([outcome for _, outcome in readable])
         except (StorageUnavailableError, QueueFullError) as exc:
@@ -63,16 +61,27 @@ class Timeline:
             for message, _ in readable:
                 await message.retry(RETRY_S)
             return
+        unknown: list[tuple[Message, str]] = []
+        unrecordable: list[tuple[Message, str]] = []
         for (message, outcome), result in zip(readable, results, strict=True):
             if isinstance(result, UnknownOrderError):
-                await self._drop(message, "unknown", "it belongs to no choreographed order")
+                unknown.append((message, "it belongs to no choreographed order"))
             elif isinstance(result, Exception):
-                await self._drop(message, "unrecordable", type(result).__name__)
+                unrecordable.append((message, type(result).__name__))
             else:
                 self._metrics.heard.labels(outcome.status.value).inc()
                 await message.ack()
+        await self._drop("unknown", unknown)
+        await self._drop("unrecordable", unrecordable)
 
-    async def _drop(self, message: Message, kind: str, why: str) -> None:
-        self._metrics.dropped.labels(kind).inc()
-        log.warning("outcome dropped", extra={"channel": message.subject, "error": why})
-        await message.drop()
+    async def _drop(self, kind: str, messages: Sequence[tuple[Message, str]]) -> None:
+        """Give these up; the log names the first of them, for there may be any number."""
+        if not messages:
+            return
+        self._metrics.dropped.labels(kind).inc(len(messages))
+        first, why = messages[0]
+        log.warning(
+            "outcomes dropped", extra={"count": len(messages), "channel": first.subject, "error": why}
+        )
+        for message, _ in messages:
+            await message.drop()

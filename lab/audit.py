@@ -47,7 +47,7 @@ def audit(
     Accepted are the ids in the file and all orders that checkout knows. The exit code is 0 if the ledger
     balances: none lost, missing, duplicate, unexpected, late or unfinished. An order owes no effect of the
     steps that it says failed or an operator gave up (they count as refused), nor of a participant who joined
-    later than it was accepted. Stop the load first.
+    later than it was accepted, or had retired before. Stop the load first.
     """
     system = System.locate(port_base, data)
     ids = _read_accepted(accepted, system)
@@ -62,7 +62,7 @@ def audit(
 
 async def _run(context: typer.Context, system: System, accepted: Iterable[str], wait_s: float) -> Report:
     from lab.client import Patience, ensure_running, open_client
-    from lab.reading import read_books, wait_until_quiet
+    from lab.reading import read_books, read_retired, wait_until_quiet
 
     async with open_client(context.obj) as client:
         if wait_s:
@@ -70,7 +70,8 @@ async def _run(context: typer.Context, system: System, accepted: Iterable[str], 
         await ensure_running(client, system)
         promised = set(accepted)
         orders, effects = await read_books(client, system, promised, Patience(PATIENCE_S))
-    return reconcile(promised, orders.values(), effects, read_repaired(system))
+        retired = await read_retired(client, system, Patience(PATIENCE_S))
+    return reconcile(promised, orders.values(), effects, read_repaired(system), retired)
 
 
 def as_document(report: Report) -> dict[str, Any]:

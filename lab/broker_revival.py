@@ -10,6 +10,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,12 +102,14 @@ async def revive_broker(
 
 
 async def _publish_failing_s(system: System, timeout_s: float) -> float:
-    """What checkout's metrics say; 0 where they say nothing."""
+    """What checkout's metrics say; 0 where they say nothing, or nothing that can be read."""
     seen = await look(f"{system.url(CONDUCTOR)}/metrics", timeout_s)
     lines = [] if seen is None else seen.body.splitlines()
     for line in lines:
         if line.startswith(METRIC):
-            return float(line.removeprefix(METRIC))
+            with suppress(ValueError):
+                told_s = float(line.removeprefix(METRIC))
+                return told_s if told_s > 0 else 0.0  # NaN is not
     return 0.0
 
 

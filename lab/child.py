@@ -15,7 +15,7 @@ from typing import Any
 from lab.errors import FAILED, LabError
 from lab.lives import State, Timing, how_it_ended, next_backoff_s
 from lab.look import OK, look
-from lab.processes import Program, StampBook, bound_log, log_tail, signal_group, spawn
+from lab.processes import Program, StampBook, bound_log, log_tail, signal_group, spawn, wait_stopped
 
 BAD_SETTINGS = frozenset({2, 78})  # usage error, and EX_CONFIG of sysexits.h
 DEATHS_AT_START = 3  # so many ends with an error before it was ever ready: it will not be
@@ -192,8 +192,10 @@ class Child:
     async def _pause(self) -> str:
         if self._is_paused():
             raise LabError(f"{self.program.name} is paused already", FAILED)
-        signal_group(self._running(), signal.SIGSTOP)
+        pid = self._running()
+        signal_group(pid, signal.SIGSTOP)
         self.state, self.ready = State.PAUSED, False
+        await asyncio.to_thread(wait_stopped, pid)
         return f"{self.program.name} is paused"
 
     async def _resume(self) -> str:

@@ -60,13 +60,18 @@ class Letter:
         return [plain(line) for line in text.split("\n")]
 
 
-async def read_letters(jetstream: "JetStreamContext", limit: int | None = None) -> list[Letter]:
-    """The dead letters, oldest first, at most `limit`; raise `LabError` where the broker gives no answer."""
+async def read_letters(
+    jetstream: "JetStreamContext", limit: int = MOST_LETTERS, *, after: int = 0
+) -> list[Letter]:
+    """The dead letters behind the sequence `after`, oldest first, at most `limit`.
+
+    Raises `LabError` where the broker gives no answer.
+    """
     from nats.js.errors import NotFoundError
 
     letters: list[Letter] = []
-    position = 1
-    while len(letters) < (limit or MOST_LETTERS):
+    position = after + 1
+    while len(letters) < limit:
         try:
             with _answering():
                 message = await jetstream.get_msg(STREAM, seq=position, subject=SUBJECTS, next=True)

@@ -1,7 +1,8 @@
-"""`duet dlq`: events that a participant gave up after its permanent errors: see, show, replay.
+"""`duet dlq`: events that a participant gave up after its permanent errors: see, show, replay, drop.
 
 A replay is a retry of that order at checkout, which emits its event again; only then is the entry cleared.
-It refuses to clear anything else: what checkout does not take up stays to be seen.
+Checkout knows which dead letters are open: those of orders that were mended otherwise are not listed. It
+refuses to clear by itself what nobody has replayed or dropped.
 """
 
 import asyncio
@@ -13,23 +14,27 @@ import typer
 
 from lab.errors import FAILED, LabError
 from lab.group import Json, add_group, confirm
-from lab.ledger import COMPLETED, IN_PROGRESS
+from lab.ledger import ABANDONED, COMPLETED, IN_PROGRESS
 from lab.stuck import post_all
 from lab.system import Data, PortBase, System
 
 if TYPE_CHECKING:
-    from lab.client import Answer
+    import httpx
+
+    from lab.client import Answer, Patience
     from lab.dead_letters import Letter
 
 PATIENCE_S = 20.0
+AT_ONCE = 8
+LOOKED_UP = 200  # letters whose orders are looked up before more are read
 UNREADABLE = "kept: its event cannot be read, so that nobody knows which order to replay (see duet dlq show)"
 NOT_NOW = {
     IN_PROGRESS: "kept: the order is in progress; if it fails again, it can be replayed",
-    COMPLETED: "kept: the order is completed, so there is nothing to replay",
+    COMPLETED: "kept: the order is completed and no step of it failed (duet dlq drop clears the entry)",
 }
 
 Keys = Annotated[list[str] | None, typer.Argument(help="Keys as `list` shows them.", metavar="KEY...")]
-All = Annotated[bool, typer.Option("--all", help="Everything that tells of an order.")]
+All = Annotated[bool, typer.Option("--all", help="All that `list` shows and that tell of an order.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before --all.")]
 
 
@@ -38,27 +43,32 @@ def register(app: typer.Typer) -> None:
     add_group(
         app,
         "dlq",
-        "Events that a participant gave up: see, show, replay.",
-        {"list": list_letters, "show": show, "replay": replay},
+        "Events that a participant gave up: see, show, replay, drop.",
+        {"list": list_letters, "show": show, "replay": replay, "drop": drop},
     )
 
 
 def list_letters(
+    context: typer.Context,
+    every: Annotated[bool, typer.Option("--all", help="Those of mended orders, too.")] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most so many.")] = 100,
     as_json: Json = False,
     port_base: PortBase = None,
     data: Data = None,
 ) -> None:
-    """List dead letters, oldest first: who gave up which order's event, why, after how many errors, when."""
+    """List dead letters, oldest first: who gave up which order's event, why, after how many errors, when.
+
+    Shown are those that are open: the step still failed, by checkout's word, or the event cannot be read.
+    """
     system = System.locate(port_base, data)
-    found = _read(system, limit + 1)
+    found = _read(system, limit + 1) if every else _read_open(context, system, limit + 1)
     shown = found[:limit]
     if as_json:
         letters = [letter.as_document() for letter in shown]
         typer.echo(json.dumps({"dead_letters": letters, "more": len(found) > limit}))
         return
     if not found:
-        typer.echo("There are no dead letters.")
+        typer.echo("There are no dead letters." if every else "No dead letter is open.")
     for key in dict.fromkeys(letter.key for letter in shown):
         _print_letters(_of(shown, key))
     if len(found) > limit:
@@ -80,8 +90,8 @@ def show(
     typer.echo("the event:")
     for line in letters[-1].event_lines():
         typer.echo(f"  {line}")
-    if letters[-1].readable:
-        typer.echo(f"once the cause is mended: duet dlq replay {letters[-1].key}")
+    then = "once the cause is mended: duet dlq replay" if letters[-1].readable else "clear it: duet dlq drop"
+    typer.echo(f"{then} {key}")
 
 
 def replay(
@@ -101,10 +111,12 @@ def replay(
     system = System.locate(port_base, data)
     if bool(keys) == every:
         raise LabError("say which dead letters to replay: their keys, or --all")
-    found = _read(system)
     if every:
+        found = _read_open(context, system)
         keys = list(dict.fromkeys(letter.key for letter in found if letter.readable))
         confirm(f"replay {len(keys)} orders?", yes=yes or not keys)
+    else:
+        found = _read(system)
     wanted = {key: _of(found, key) for key in keys or []}
     kept = asyncio.run(_replay(context, system, wanted))
     if as_json:
@@ -115,6 +127,31 @@ def replay(
             typer.echo(f"{key}: {kept.get(key, 'replayed')}", err=key in kept)
     if kept:
         raise typer.Exit(FAILED)
+
+
+def drop(
+    keys: Annotated[list[str], typer.Argument(help="Keys as `list` shows them.", metavar="KEY...")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before.")] = False,
+    port_base: PortBase = None,
+    data: Data = None,
+) -> None:
+    """Clear entries without a replay, the events in them included. What the orders say stays as it is."""
+    system = System.locate(port_base, data)
+    found = _read(system)
+    letters = [letter for key in dict.fromkeys(keys) for letter in _of(found, key)]
+    confirm(f"drop {len(letters)} dead letters with their events?", yes=yes)
+    asyncio.run(_drop(system, letters))
+    for key in dict.fromkeys(keys):
+        typer.echo(f"{key}: dropped")
+
+
+async def _drop(system: System, letters: Sequence["Letter"]) -> None:
+    from lab.broker import connect
+    from lab.dead_letters import clear
+
+    async with connect(system) as jetstream:
+        for letter in letters:
+            await clear(jetstream, letter)
 
 
 async def _replay(
@@ -162,13 +199,59 @@ def _of(letters: Sequence["Letter"], key: str) -> list["Letter"]:
 def _read(system: System, limit: int | None = None) -> list["Letter"]:
     """The dead letters, the oldest first, at most `limit`."""
     from lab.broker import connect
-    from lab.dead_letters import read_letters
+    from lab.dead_letters import MOST_LETTERS, read_letters
 
     async def run() -> list["Letter"]:
         async with connect(system) as jetstream:
-            return await read_letters(jetstream, limit)
+            return await read_letters(jetstream, limit or MOST_LETTERS)
 
     return asyncio.run(run())
+
+
+def _read_open(context: typer.Context, system: System, limit: int | None = None) -> list["Letter"]:
+    """The open ones of the dead letters, the oldest first, at most `limit`."""
+    from lab.broker import connect
+    from lab.client import Patience, ensure_running, open_client
+    from lab.dead_letters import read_letters
+
+    async def run() -> list["Letter"]:
+        found: list[Letter] = []
+        async with open_client(context.obj) as client, connect(system) as jetstream:
+            await ensure_running(client, system)
+            letters = await read_letters(jetstream, LOOKED_UP)
+            while letters:
+                found += await _open_of(client, system, letters, Patience(PATIENCE_S))
+                if limit is not None and len(found) >= limit:
+                    return found[:limit]
+                letters = await read_letters(jetstream, LOOKED_UP, after=letters[-1].sequence)
+        return found
+
+    return asyncio.run(run())
+
+
+async def _open_of(
+    client: "httpx.AsyncClient", system: System, letters: Sequence["Letter"], patience: "Patience"
+) -> list["Letter"]:
+    """Those of the letters whose step has still come to nothing; whatever cannot be told counts as open."""
+    from lab.client import each
+    from lab.reading import get_checkout
+
+    orders: dict[str, Mapping[str, Any] | None] = {}
+
+    async def look(key: str) -> None:
+        orders[key] = await get_checkout(client, system, key, patience)
+
+    await each(list(dict.fromkeys(letter.key for letter in letters if letter.readable)), look, AT_ONCE)
+    return [letter for letter in letters if _is_open(letter.participant, orders.get(letter.key))]
+
+
+def _is_open(participant: str, order: Mapping[str, Any] | None) -> bool:
+    step = order["steps"].get(participant) if order else None
+    if order is None or step is None:
+        return True
+    if step["status"] == "pending":  # of a completed order nothing is tried unless somebody asks
+        return bool(order["status"] != IN_PROGRESS)
+    return bool(step["status"] == "failed" and step.get("reason") != ABANDONED)
 
 
 def _print_letters(letters: Sequence["Letter"]) -> None:

@@ -1,9 +1,10 @@
 """The ledger: each order that checkout knows against each service's effects, one verdict for every pair.
 
-What an order owes is read from its own representation: whether the customer is a member, and what became of
-its steps; its style changes nothing. Who joined later than the order owes it nothing, and may act on it at
-any time, but once. Pure: orders and effects come in, a report goes out; who fetches them sees to a complete
-read. It refuses to excuse: an order that says `completed` owes all its effects, whatever its steps say.
+What an order is owed is read from its own representation: whether the customer is a member, and what became
+of its steps. Who joined later than a choreographed order, or had retired before it, owes it nothing, and may
+act on it at any time, but once. Pure: orders and effects come in, a report goes out; who fetches them sees to
+a complete read. It refuses to excuse: an order that says `completed` is owed all its effects, whatever its
+steps say.
 """
 
 from collections import Counter
@@ -65,6 +66,7 @@ class Order:
     rewards_member: bool
     completed_at: datetime | None
     steps: Mapping[str, Step]
+    accepted_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +107,21 @@ def reconcile(
     orders: Iterable[Order],
     effects: Mapping[str, Iterable[Effect]],
     repaired: Mapping[str, frozenset[str]] | None = None,
+    retired: Mapping[str, datetime] | None = None,
 ) -> Report:
     """Judge every order at every service of `effects`, and every effect whose order is unknown.
 
     `accepted` are the ids that clients were given; `repaired` names, by service, the orders whose effect the
-    operator has sent again, which is why it is later than the order.
+    operator has sent again, which is why it is later than the order; `retired` says since when a service
+    takes part in no choreographed order any more.
     """
     known = {order.order_id: order for order in orders}
     promised = set(accepted)
     counts: dict[str, Mapping[Verdict, int]] = {}
     troubles: dict[str, Mapping[Verdict, Sequence[str]]] = {}
     for service, found in effects.items():
-        verdicts = _judge_all(service, known, found, (repaired or {}).get(service, frozenset()))
+        resent, retired_at = (repaired or {}).get(service, frozenset()), (retired or {}).get(service)
+        verdicts = _judge_all(service, known, found, resent, retired_at)
         told = Counter(verdict for _, verdict in verdicts)
         counts[service] = {verdict: told[verdict] for verdict in Verdict}
         troubles[service] = {
@@ -136,11 +141,22 @@ def reconcile(
     )
 
 
-def judge(order: Order, service: str, times: Sequence[datetime], *, repaired: bool = False) -> Verdict:
+def judge(
+    order: Order,
+    service: str,
+    times: Sequence[datetime],
+    *,
+    repaired: bool = False,
+    retired_at: datetime | None = None,
+) -> Verdict:
     """The verdict on one order at one service, whose effects for it came at `times`."""
     step = order.steps.get(service)
     concerned = is_concerned(order, service)
-    awaited = step.awaited if step else service in OWED_BY_EVERY_ORDER | OWED_BY_MEMBERS
+    if step is not None:
+        awaited = step.awaited
+    else:
+        gone = order.style == CHOREOGRAPHY and retired_at is not None and retired_at <= order.accepted_at
+        awaited = service in OWED_BY_EVERY_ORDER | OWED_BY_MEMBERS and not gone
     if len(times) > 1:
         return Verdict.DUPLICATE
     if times:
@@ -204,13 +220,22 @@ def _by_status(orders: Iterable[Order]) -> Mapping[str, int]:
 
 
 def _judge_all(
-    service: str, known: Mapping[str, Order], effects: Iterable[Effect], repaired: frozenset[str]
+    service: str,
+    known: Mapping[str, Order],
+    effects: Iterable[Effect],
+    repaired: frozenset[str],
+    retired_at: datetime | None,
 ) -> list[tuple[str, Verdict]]:
     times: dict[str, list[datetime]] = {}
     for effect in effects:
         times.setdefault(effect.order_id, []).append(effect.at)
     verdicts = [
-        (order_id, judge(order, service, times.get(order_id, ()), repaired=order_id in repaired))
+        (
+            order_id,
+            judge(
+                order, service, times.get(order_id, ()), repaired=order_id in repaired, retired_at=retired_at
+            ),
+        )
         for order_id, order in known.items()
     ]
     verdicts += [(order_id, Verdict.UNEXPECTED) for order_id in times.keys() - known.keys()]

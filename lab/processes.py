@@ -29,6 +29,8 @@ LOG_LIMIT_BYTES = 5 * 1024 * 1024
 STAMP_TOLERANCE_S = 2.0  # the boot time that start stamps are counted from moves when the clock is set
 LEFTOVER_GRACE_S = 5.0
 POLL_S = 0.05
+STOPPED_WITHIN_S = 5.0
+STOPPED_POLL_S = 0.001
 OPERATOR_SETTINGS = "DUET_NATS"  # prefix of what lab/broker.py reads
 MARK = "DUET_SUPERVISED"  # in each process's environment: its name and the data folder
 
@@ -103,6 +105,18 @@ def signal_group(pid: int, *numbers: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         for number in numbers:
             os.killpg(pid, number)
+
+
+def wait_stopped(pid: int) -> None:
+    """Wait until SIGSTOP has reached every thread of a child of ours, which takes it some milliseconds.
+
+    Raises `LabError` where it has ended instead, or does not stop within five seconds.
+    """
+    deadline = time.monotonic() + STOPPED_WITHIN_S
+    while not _is_stopped(pid):
+        if time.monotonic() > deadline:
+            raise LabError(f"process {pid} does not stop", FAILED)
+        time.sleep(STOPPED_POLL_S)
 
 
 class StampBook:
@@ -255,6 +269,17 @@ def _read_stamps(file: Path) -> list[Stamp]:
         ]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def _is_stopped(pid: int) -> bool:
+    if not hasattr(os, "waitid"):  # macOS, where a process stops as a whole
+        import psutil
+
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    try:
+        return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG) is not None
+    except ChildProcessError as error:
+        raise LabError(f"process {pid} has ended", FAILED) from error
 
 
 def _is_alive(process: Any) -> bool:

@@ -97,6 +97,16 @@ async def read_orders(client: httpx.AsyncClient, system: System, patience: Patie
     return orders
 
 
+async def read_retired(client: httpx.AsyncClient, system: System, patience: Patience) -> dict[str, datetime]:
+    """By name, since when participants take part in no choreographed order any more."""
+    call = Call("GET", f"{system.url(CONDUCTOR)}/participants", bearer(system.tokens().operator))
+    known = expect(await send(client, call, patience)).get("participants", [])
+    try:
+        return {each["name"]: _parse_time(each["retired_at"]) for each in known if each["retired_at"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise LabError(f"checkout shows a participant that cannot be read: {error!r}", FAILED) from error
+
+
 async def read_effects(
     client: httpx.AsyncClient, system: System, service: str, patience: Patience
 ) -> list[Effect]:
@@ -154,6 +164,7 @@ def parse_order(told: Mapping[str, Any]) -> Order:
                 name: Step(step["status"], step.get("reason"), step.get("awaited", True))
                 for name, step in told["steps"].items()
             },
+            accepted_at=_parse_time(told["accepted_at"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LabError(f"checkout shows an order that cannot be read: {error!r}", FAILED) from error

@@ -60,12 +60,15 @@ class StreamState:
 class Durable:
     """A durable consumer; up to the stream's sequence `ack_floor` everything is acknowledged.
 
+    Nothing after `delivered` has been delivered yet; `waiting` messages have yet to be acknowledged.
     `created` is RFC 3339 in UTC with nine decimals, so that it sorts as text.
     """
 
     name: str
     created: str
     ack_floor: int
+    delivered: int
+    waiting: int
     metadata: Mapping[str, str]
 
 
@@ -143,7 +146,7 @@ class Bus:
         *,
         ack_wait_s: float,
         metadata: Mapping[str, str] | None = None,
-    ) -> None:
+    ) -> Durable:
         """Create a durable pull consumer of everything on `subject`, or bring it to this configuration.
 
         What it has acknowledged stays so. Raises BusUnavailableError.
@@ -161,7 +164,7 @@ class Bus:
             "metadata": metadata or {},
         }
         request = orjson.dumps({"stream_name": stream, "config": config})
-        await self._api(f"CONSUMER.CREATE.{stream}.{name}.{subject}", request)
+        return _durable(await self._api(f"CONSUMER.CREATE.{stream}.{name}.{subject}", request))
 
     async def durables(self, stream: str) -> list[Durable]:
         """The stream's durable consumers, as far as the broker knows them now. Raises BusUnavailableError."""
@@ -194,6 +197,8 @@ def _durable(info: Mapping[str, Any]) -> Durable:
         name=info["name"],
         created=sortable(info["created"]),
         ack_floor=info["ack_floor"]["stream_seq"],
+        delivered=info["delivered"]["stream_seq"],
+        waiting=info["num_pending"] + info["num_ack_pending"],
         metadata=info["config"].get("metadata") or {},
     )
 

@@ -17,6 +17,10 @@ SPECVERSION = "1.0"
 JSON = "application/json"
 # An extension attribute's integers are signed, of 32 bits.
 MAX_INTEGER = 2**31 - 1
+RETRY = (
+    "How often a retry was asked for; 0 if it is not told. An outcome tells that of the event which it "
+    "answers; if it tells none, it counts as an answer to the newest."
+)
 
 Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """What an event is about: one token."""
@@ -34,7 +38,7 @@ class CloudEvent(BaseModel, Generic[D]):
     subject: Subject
     time: AwareDatetime | None = None
     datacontenttype: Literal["application/json"] = "application/json"
-    retry: int = Field(0, ge=0, le=MAX_INTEGER)
+    retry: int | None = Field(None, ge=0, le=MAX_INTEGER, description=RETRY)
     data: D
 
 

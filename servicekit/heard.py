@@ -38,7 +38,7 @@ class _Envelope(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     subject: Subject
-    retry: int = Field(0, ge=0, le=MAX_INTEGER)
+    retry: int | None = Field(None, ge=0, le=MAX_INTEGER)
 
 
 def read(message: Message, event: type[CloudEvent[M]]) -> Heard[M]:
@@ -48,12 +48,12 @@ def read(message: Message, event: type[CloudEvent[M]]) -> Heard[M]:
     except ValidationError as exc:
         problem = _problem(exc)
     else:
-        return Heard(message, told.subject, True, told.retry, told.data)
+        return Heard(message, told.subject, True, told.retry or 0, told.data)
     try:
         envelope = _Envelope.model_validate_json(message.data)
     except ValidationError:
         return Heard(message, "", False, problem=problem)
-    return Heard(message, envelope.subject, True, envelope.retry, problem=problem)
+    return Heard(message, envelope.subject, True, envelope.retry or 0, problem=problem)
 
 
 def tidy(reason: str) -> str:

@@ -53,12 +53,16 @@ class RefusedError(BusUnavailableError):
 
 
 class Link:
-    """One connection, until it is lost. `inbox` is the subject below which only this link listens."""
+    """One connection, until it is lost. `inbox` is the subject below which only this link listens.
+
+    `said` is what the broker has complained of last.
+    """
 
     def __init__(self, client: Client, inbox: str) -> None:
         self.client = client
         self.inbox = inbox
         self.is_lost = False
+        self.said = ""
         self._waiting: set[asyncio.Future[Any]] = set()
         self._asked: dict[str, asyncio.Future[Msg]] = {}
         self._numbers = count()
@@ -81,6 +85,8 @@ class Link:
         self, subject: str, payload: bytes, reply: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
         """Send without waiting for an answer. Raises BusUnavailableError."""
+        if self.is_lost:
+            raise BusUnavailableError("the connection to the broker is lost")
         try:
             await self.client.publish(subject, payload, reply, dict(headers) if headers else None)
         except (nats.errors.Error, OSError, RuntimeError) as exc:
@@ -97,7 +103,7 @@ class Link:
                 await self.send(subject, payload, reply, headers)
                 msg = await future
         except TimeoutError:
-            raise BusUnavailableError(f"no answer within {timeout_s:g} s") from None
+            raise BusUnavailableError(self.silence(f"no answer within {timeout_s:g} s")) from None
         finally:
             del self._asked[reply]
         if msg.headers and msg.headers.get(STATUS) == NO_RESPONDERS:
@@ -106,6 +112,10 @@ class Link:
         if error := answer.get("error"):
             raise RefusedError(error)
         return answer
+
+    def silence(self, what: str) -> str:
+        """A silence, with what the broker has said last: it never answers what it denies."""
+        return f"{what}; it last said: {self.said}" if self.said else what
 
     async def _answered(self, msg: Msg) -> None:
         future = self._asked.get(msg.subject)
@@ -130,13 +140,16 @@ class Links:
         self.on_connected: list[Callable[[], None]] = []
         self._settings = settings
         self._tls = tls_context(settings)
+        self._trouble = ""
+        self._noted = ""
         self._quiet_until = 0.0
 
     @property
     def link(self) -> Link:
         """The present link. Raises BusUnavailableError."""
         if self.current is None:
-            raise BusUnavailableError("there is no connection to the broker")
+            why = f": {self._trouble}" if self._trouble else ""
+            raise BusUnavailableError(f"there is no connection to the broker{why}")
         return self.current
 
     async def run(self) -> None:
@@ -182,7 +195,7 @@ class Links:
         )
         link = Link(client, f"_INBOX_{user}.{secrets.token_hex(8)}")
         await link.open()
-        self.current = link
+        self.current, self._trouble, self._noted = link, "", ""
         log.info("connected to the broker")
         for tell in self.on_connected:
             tell()
@@ -199,10 +212,14 @@ class Links:
         return self._settings.nats_password.get_secret_value()
 
     async def _note(self, exc: Exception) -> None:
-        """Log trouble, but not each of a thousand times."""
-        if time.monotonic() >= self._quiet_until:
+        """Log trouble, but not each of a thousand times, and the same trouble once a connection."""
+        self._trouble = str(exc) or type(exc).__name__
+        if self.current is not None:
+            self.current.said = self._trouble
+        if self._trouble != self._noted and time.monotonic() >= self._quiet_until:
+            self._noted = self._trouble
             self._quiet_until = time.monotonic() + QUIET_S
-            log.warning("trouble with the broker", extra={"error": str(exc) or type(exc).__name__})
+            log.warning("trouble with the broker", extra={"error": self._trouble})
 
 
 def tls_context(settings: ServiceSettings) -> ssl.SSLContext | None:

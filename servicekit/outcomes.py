@@ -7,7 +7,7 @@ here. A refusal is counted until it succeeds; `retry` says up to which request f
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, case, select
@@ -58,18 +58,6 @@ class Refused:
     retry: int
     errors: int
     reason: str
-
-
-class Operations(Protocol):
-    """What is used of `alembic.op`."""
-
-    def get_bind(self) -> Connection:
-        """The connection of the migration."""
-
-
-def create_tables(op: Operations) -> None:
-    """For a service's migration."""
-    metadata.create_all(op.get_bind(), checkfirst=False)
 
 
 def stored(connection: Connection, keys: Collection[str]) -> dict[str, Outcome]:

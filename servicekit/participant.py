@@ -20,12 +20,13 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from servicekit import outcomes
-from servicekit.bus import Bus, BusUnavailableError, Message
+from servicekit.bus import Bus, BusUnavailableError, Message, Pull
 from servicekit.cloudevents import CloudEvent
 from servicekit.crashpoints import reach
 from servicekit.db import Database, StorageUnavailableError
 from servicekit.effects import Done, Handle, Refusal, Result, Skipped, Succeeded, take_effect
 from servicekit.heard import Heard, M, read, tidy
+from servicekit.hearing import hearing_gauge, listen
 from servicekit.outcomes import FAILED, Outcome, Refused
 from servicekit.reports import dead_letter, dead_letter_channel, outcome_channel, outcome_reported
 from servicekit.settings import ParticipantSettings
@@ -81,18 +82,17 @@ class Participant(Generic[M]):
     async def run(self) -> None:
         """For ever."""
         pull = self._bus.pull(self._stream, self._name)
-        while True:
-            try:
-                await self._declare()
-                messages = await pull.fetch(self._settings.event_batch, FETCH_WAIT_S)
-                if messages and not await self.work(messages):
-                    await asyncio.sleep(self._settings.event_retry_min_s)
-            except BusUnavailableError:
-                self._declare_at = 0.0
-                await asyncio.sleep(UNAVAILABLE_PAUSE_S)
-            except Exception:
-                log.exception("hearing broke off")
-                await asyncio.sleep(UNAVAILABLE_PAUSE_S)
+        await listen(partial(self._hear, pull), UNAVAILABLE_PAUSE_S, self._metrics.hearing)
+
+    async def _hear(self, pull: Pull) -> None:
+        try:
+            await self._declare()
+            messages = await pull.fetch(self._settings.event_batch, FETCH_WAIT_S)
+        except BusUnavailableError:
+            self._declare_at = 0.0
+            raise
+        if messages and not await self.work(messages):
+            await asyncio.sleep(self._settings.event_retry_min_s)
 
     async def work(self, messages: Sequence[Message]) -> bool:
         """Handle and settle one batch; False if trouble kept all of it from being handled."""
@@ -140,7 +140,7 @@ class Participant(Generic[M]):
         """Tell of one event's result and be done with the event; or the trouble that kept it from that."""
         try:
             if isinstance(result, Done):
-                await self._tell(result.outcome)
+                await self._tell(result.outcome, heard.retry)
                 reach("participant.after-outcome")
                 self._metrics.handled.labels(result.outcome.status if result.is_new else "repeated").inc()
                 await heard.message.ack()
@@ -168,7 +168,8 @@ class Participant(Generic[M]):
         letter = dead_letter(self._name, refused, heard.message, named=heard.named)
         await self._bus.publish(dead_letter_channel(self._name, refused.key), letter, TELL_TIMEOUT_S)
         if heard.named:
-            await self._tell(Outcome(refused.key, FAILED, refused.errors, reason=refused.reason))
+            failed = Outcome(refused.key, FAILED, refused.errors, reason=refused.reason)
+            await self._tell(failed, refused.retry)
         log.error("event put aside", extra={"key": refused.key, "reason": refused.reason})
         self._metrics.handled.labels(FAILED).inc()
         self._metrics.dead_letters.inc()
@@ -183,8 +184,8 @@ class Participant(Generic[M]):
             await heard.message.retry(delay_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, no secret
         return exc
 
-    async def _tell(self, outcome: Outcome) -> None:
-        report = outcome_reported(self._name, outcome)
+    async def _tell(self, outcome: Outcome, retry: int) -> None:
+        report = outcome_reported(self._name, outcome, retry)
         await self._bus.publish(outcome_channel(self._name), report, TELL_TIMEOUT_S)
 
     async def _with_key(self, heard: Heard[M]) -> Heard[M]:
@@ -235,6 +236,7 @@ class _Metrics:
         self.batch_size = Histogram(
             "event_batch_size", "Events fetched at once.", buckets=BATCH_BUCKETS, registry=registry
         )
+        self.hearing = hearing_gauge(registry)
 
 
 def _split(heard: Sequence[Heard[M]]) -> tuple[list[Heard[M]], list[Heard[M]]]:

@@ -23,12 +23,13 @@ NO_MESSAGES, REQUEST_TIMEOUT = "404", "408"
 class Message:
     """One message as delivered: the `tries`-th time. Unless it is settled it is delivered again.
 
-    Settling is sent, not confirmed; it raises BusUnavailableError if it cannot even be sent. `settled` says
-    that it was tried.
+    Settling is sent, not confirmed; it raises BusUnavailableError if it cannot even be sent. That is so, too,
+    once the connection that brought it is lost: on a broker that was wiped meanwhile another message may have
+    its place. `settled` says that it was tried.
     """
 
-    def __init__(self, links: Links, msg: Msg) -> None:
-        self._links = links
+    def __init__(self, link: Link, msg: Msg) -> None:
+        self._link = link
         self._reply = msg.reply
         self.data: bytes = msg.data
         self.subject: str = msg.subject
@@ -50,11 +51,11 @@ class Message:
 
     async def working(self) -> None:
         """It is being worked on: the time to acknowledge it begins anew."""
-        await self._links.link.send(self._reply, b"+WPI")
+        await self._link.send(self._reply, b"+WPI")
 
     async def _settle(self, answer: bytes) -> None:
         self.settled = True
-        await self._links.link.send(self._reply, answer)
+        await self._link.send(self._reply, answer)
 
 
 class Pull:
@@ -89,13 +90,13 @@ class Pull:
                     msg = await self._next(link)
                     status = msg.headers.get(STATUS) if msg.headers else None
                     if status is None or msg.data:
-                        taken.append(Message(self._links, msg))
+                        taken.append(Message(link, msg))
                     elif msg.subject == request:  # else it is about an earlier one
                         _check(status, msg)
                         break
         except (TimeoutError, BusUnavailableError) as exc:
             if not taken:
-                raise BusUnavailableError(str(exc) or "the broker does not answer") from exc
+                raise BusUnavailableError(str(exc) or link.silence("the broker does not answer")) from exc
         return taken
 
     async def _listen(self, link: Link) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from servicekit import cloudevents
 from servicekit.bus import Message
-from servicekit.outcomes import Outcome, Refused
+from servicekit.outcomes import FAILED, Outcome, Refused
 
 OUTCOME_REPORTED, DEAD_LETTERED = "duet.OutcomeReported", "duet.DeadLettered"
 # JSON escapes may make it six times as long; the broker takes messages of up to 1 MiB.
@@ -20,10 +20,14 @@ def outcome_channel(participant: str) -> str:
     return f"outcomes.{participant}"
 
 
-def outcome_reported(participant: str, outcome: Outcome) -> bytes:
-    """One outcome; the same each time it is told, but for the time."""
+def outcome_reported(participant: str, outcome: Outcome, retry: int) -> bytes:
+    """One outcome, the same each time it is told, but for the time and the `retry` of the event answered.
+
+    A failure is of one retry only: that of another is another.
+    """
+    status = f"{FAILED}:{retry}" if outcome.status == FAILED else outcome.status
     return cloudevents.encode(
-        id=f"{participant}:{outcome.key}:{outcome.status}",
+        id=f"{participant}:{outcome.key}:{status}",
         source=f"/{participant}",
         type=OUTCOME_REPORTED,
         subject=outcome.key,
@@ -34,6 +38,7 @@ def outcome_reported(participant: str, outcome: Outcome) -> bytes:
             "reason": outcome.reason,
             "attempts": outcome.attempts,
         },
+        retry=retry,
     )
 
 

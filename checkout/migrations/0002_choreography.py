@@ -1,4 +1,4 @@
-"""Where an order's event is, how often a retry was asked for, and who takes part."""
+"""Where an order's event is, how often a retry was asked for, what is due by style, and who takes part."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,6 +13,15 @@ def upgrade() -> None:
     op.add_column("orders", sa.Column("event_sequence", sa.BigInteger))
     op.add_column("orders", sa.Column("emitted_at", sa.BigInteger))
     op.add_column("orders", sa.Column("retries", sa.Integer, nullable=False, server_default="0"))
+    op.drop_index("orders_due", "orders")
+    unfinished = sa.text("status = 'in_progress'")
+    op.create_index(
+        "orders_due",
+        "orders",
+        ["style", "resume_after"],
+        sqlite_where=unfinished,
+        postgresql_where=unfinished,
+    )
     op.create_table(
         "participants",
         sa.Column("name", sa.Text, primary_key=True),

@@ -49,7 +49,13 @@ KNOWN = {
     **{name: {CONDUCTOR, OPERATOR} for name in ("email", "warehouse", "rewards")},
 }
 OWN = {
-    "checkout": {"idempotency-key-invalid", "idempotency-key-reused", "order-status", "too-many-streams"},
+    "checkout": {
+        "idempotency-key-invalid",
+        "idempotency-key-reused",
+        "order-status",
+        "broker-unavailable",
+        "too-many-streams",
+    },
     "email": set[str](),
     "warehouse": {"sku-refused", "shipment-state", "stock-allocated"},
     "rewards": set[str](),

@@ -12,6 +12,7 @@ from checkout.journal import Journal
 from checkout.watching import Watchers
 from servicekit.db import Database
 from servicekit.migrate import migrate
+from tests.checkout.dancing import everybody_takes_part
 from tests.checkout.world import PACKAGE, World, open_world
 
 Opening = Callable[..., AbstractAsyncContextManager[World]]
@@ -58,3 +59,12 @@ async def journal(database: Database) -> AsyncIterator[Journal]:
     opened = Journal(database, Watchers())
     yield opened
     await opened.aclose()
+
+
+@pytest.fixture
+async def dance(opening: Opening, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """A world in which all three are known to take part, and no pass is repeated unless something asks."""
+    monkeypatch.setattr("checkout.resume.TRIAL_EVERY_S", 0.05)
+    async with opening(resume_min_s=60, default_wait_s=20) as world:
+        await everybody_takes_part(world)
+        yield world

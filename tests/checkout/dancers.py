@@ -50,10 +50,13 @@ class Dancer:
                 if self.name in durables:
                     durables[self.name].out.clear()
 
-    async def report(self, order_id: str, status: str = "succeeded", **told: Any) -> None:
-        """Publish an outcome."""
+    async def report(
+        self, order_id: str, status: str = "succeeded", retry: int | None = None, **told: Any
+    ) -> None:
+        """Publish an outcome; without a `retry`, as one who echoes none."""
         data = {"status": status, "result": None, "reason": None, "attempts": 1, **told}
-        await self.bus.publish(f"outcomes.{self.name}", outcome(self.name, order_id, data))
+        extensions = {} if retry is None else {"retry": retry}
+        await self.bus.publish(f"outcomes.{self.name}", outcome(self.name, order_id, data, **extensions))
 
     async def _run(self) -> None:
         pull = self.bus.pull(ORDERS, self.name)
@@ -64,7 +67,10 @@ class Dancer:
                         ORDERS, self.name, CREATED, ack_wait_s=10, metadata=TAKES_PART
                     )
                 for message in await pull.fetch(100, WAIT_S):
-                    await self._hear(message)
+                    try:
+                        await self._hear(message)
+                    except BusUnavailableError:  # its outcome could not be told
+                        await message.retry(WAIT_S)
             except BusUnavailableError:
                 await asyncio.sleep(WAIT_S)
 
@@ -79,11 +85,13 @@ class Dancer:
         status = "failed" if refused else "skipped" if skipped else "succeeded"
         result = None if refused or skipped else self.result
         for _ in range(self.reports):
-            await self.report(order_id, status, result=result, reason=self.refuses or self.skips)
+            await self.report(
+                order_id, status, event["retry"], result=result, reason=self.refuses or self.skips
+            )
         await message.ack()
 
 
-def outcome(name: str, order_id: str, data: Mapping[str, Any]) -> bytes:
+def outcome(name: str, order_id: str, data: Mapping[str, Any], **extensions: int) -> bytes:
     """An outcome as a participant publishes it."""
     return orjson.dumps(
         {
@@ -94,6 +102,7 @@ def outcome(name: str, order_id: str, data: Mapping[str, Any]) -> bytes:
             "subject": order_id,
             "time": datetime.now(UTC).isoformat(),
             "datacontenttype": "application/json",
+            **extensions,
             "data": data,
         }
     )

@@ -56,3 +56,8 @@ def change(before: Progress, *outcomes: Outcome) -> Change:
 async def finish(journal: Journal, placed: Placement) -> Progress:
     outcomes = [success(placed.order.order_id, name) for name in NAMES]
     return await journal.record(placed.progress, outcomes)
+
+
+def up_to(limit: int) -> dict[str, int]:
+    """That many orders of each style."""
+    return dict.fromkeys(("orchestration", "choreography"), limit)

@@ -2,64 +2,31 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import httpx
 import orjson
 import pytest
 
 from servicekit.db import StorageUnavailableError
 from tests.checkout.conftest import Opening
 from tests.checkout.dancers import CREATED, ORDERS, Dancer, outcome
+from tests.checkout.dancing import (
+    ASYNC,
+    NAMES,
+    another_pass,
+    emitted,
+    everybody_takes_part,
+    pauses,
+    place,
+    placed_now,
+)
 from tests.checkout.test_failing import metric
 from tests.checkout.world import OPERATOR, ORDER, RESULTS, World, eventually, no_pass_runs, open_world
 from tests.support.fake_bus import FakeBroker, FakeBus
 
-NAMES = tuple(RESULTS)
-ASYNC = {"Prefer": "respond-async"}
 KEYED = {"Idempotency-Key": "k"}
-
-
-async def everybody_takes_part(world: World) -> None:
-    await eventually(lambda: set(world.participants.known()) == set(NAMES))
-
-
-@pytest.fixture
-async def dance(opening: Opening, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A world in which all three are known to take part, and no pass is repeated unless something asks."""
-    monkeypatch.setattr("checkout.resume.TRIAL_EVERY_S", 0.05)
-    async with opening(resume_min_s=60, default_wait_s=20) as world:
-        await everybody_takes_part(world)
-        yield world
-
-
-async def place(world: World, **options: Any) -> httpx.Response:
-    return await world.place(params={"style": "choreography"}, **options)
-
-
-async def placed_now(world: World) -> str:
-    order_id: str = (await place(world, headers=ASYNC)).json()["order_id"]
-    return order_id
-
-
-def emitted(world: World, order_id: str) -> list[dict[str, Any]]:
-    """Every event of an order that the stream has been given and still holds."""
-    events = [orjson.loads(each) for each in world.broker.published(ORDERS)]
-    return [event for event in events if event["subject"] == order_id]
-
-
-async def pauses(world: World, count: int = 5) -> None:
-    """Time for so many looks at the broker; passes recur more often."""
-    await asyncio.sleep(count * world.settings.broker_poll_s)
-
-
-async def another_pass(world: World) -> None:
-    """Let the passes that run end, and one more pass over every unfinished order begin."""
-    await pauses(world)
-    await eventually(no_pass_runs)
-    await world.journal.make_all_due(style="choreography", leased_too=False)
 
 
 def steps_of(seen: dict[str, Any]) -> dict[str, str]:
@@ -295,6 +262,63 @@ async def test_a_later_joiner_adds_a_step_that_holds_nobody_up(dance: World) -> 
     assert "awaited" not in (await place(dance)).json()["steps"]["gift-wrap"]
 
 
+async def refused_later(world: World) -> tuple[Dancer, str]:
+    """A completed order, and a later joiner who has refused it and is away for now."""
+    order_id: str = (await place(world)).json()["order_id"]
+    late = Dancer("gift-wrap", {"paper": "blue"}, FakeBus(world.broker), refuses="no paper")
+    world.stack.push_async_callback(late.stop)
+    late.start()
+    seen = await world.until_seen(order_id, lambda seen: "gift-wrap" in seen["steps"])
+    assert (seen["status"], seen["steps"]["gift-wrap"]["status"]) == ("completed", "failed")
+    await late.stop()
+    late.refuses = None
+    return late, order_id
+
+
+async def test_what_a_later_joiner_refused_can_be_retried_and_the_order_stays_completed(dance: World) -> None:
+    late, order_id = await refused_later(dance)
+    before = await dance.read(order_id)
+    reply = await dance.client.post(f"/checkouts/{order_id}/retry", headers=OPERATOR)
+    assert (reply.status_code, reply.json()["status"]) == (200, "completed")
+    assert reply.json()["steps"]["gift-wrap"]["status"] == "pending"
+    assert [event["retry"] for event in emitted(dance, order_id)] == [0, 1]
+    late.start()
+    seen = await dance.until_step(order_id, "gift-wrap", "succeeded")
+    assert {**seen, "steps": {**seen["steps"], "gift-wrap": None}} == {
+        **before,
+        "steps": {**before["steps"], "gift-wrap": None},
+    }
+    assert (await dance.client.post(f"/checkouts/{order_id}/retry", headers=OPERATOR)).status_code == 409
+    assert len(emitted(dance, order_id)) == 2
+
+
+async def test_a_retry_of_a_completed_order_leaves_out_who_has_retired(dance: World) -> None:
+    _, order_id = await refused_later(dance)
+    await eventually(lambda: "gift-wrap" in dance.participants.known())
+    await dance.client.post("/participants/gift-wrap/retire", headers=OPERATOR)
+    reply = await dance.client.post(f"/checkouts/{order_id}/retry", headers=OPERATOR)
+    assert (reply.status_code, reply.json()["status"]) == (200, "completed")
+    assert reply.json()["steps"]["gift-wrap"]["reason"] == "participant retired"
+    assert await dance.read(order_id) == reply.json()
+
+
+async def test_a_retry_of_a_completed_order_says_so_if_the_broker_is_away_and_can_be_repeated(
+    dance: World,
+) -> None:
+    late, order_id = await refused_later(dance)
+    dance.broker.stop()
+    away = await dance.client.post(f"/checkouts/{order_id}/retry", headers=OPERATOR)
+    assert (away.status_code, away.headers["retry-after"]) == (503, "1")
+    assert away.json()["type"].endswith("/problems/checkout/broker-unavailable")
+    dance.broker.start()
+    await eventually(lambda: "OUTCOMES" in dance.broker.streams)  # a dancer tells of each event once
+    assert (await dance.client.post(f"/checkouts/{order_id}/retry", headers=OPERATOR)).status_code == 200
+    late.start()
+    seen = await dance.until_step(order_id, "gift-wrap", "succeeded")
+    assert seen["status"] == "completed"
+    assert late.heard[-1]["retry"] > 1
+
+
 async def test_an_audience_is_served_and_never_awaited(dance: World) -> None:
     bus = FakeBus(dance.broker)
     await bus.ensure_durable(ORDERS, "ears", CREATED, ack_wait_s=10)
@@ -316,9 +340,8 @@ async def test_whoever_has_retired_is_awaited_no_more(dance: World) -> None:
     after = (await place(dance)).json()
     assert (after["status"], set(after["steps"])) == ("completed", {"email", "rewards"})
     dance.dancers["warehouse"].start()
-    await eventually(lambda: before in dance.dancers["warehouse"].effects)
-    await eventually(lambda: not waiting_outcomes(dance))
-    assert await dance.read(before) == seen
+    late = await dance.until_step(before, "warehouse", "succeeded")
+    assert (late["status"], late["completed_at"]) == ("completed", seen["completed_at"])
     assert dance.participants.known() == ("email", "rewards")
 
 
@@ -350,6 +373,21 @@ async def test_a_refusal_fails_that_step_alone_and_a_retry_emits_the_event_anew(
     assert [event["retry"] for event in emitted(dance, order_id)] == [0, 1]
     assert seen["steps"]["warehouse"]["attempts"] == 2
     assert [dancer.effects[order_id] for dancer in dance.dancers.values()] == [1, 1, 1]
+
+
+async def test_a_failure_that_is_heard_after_a_retry_fails_nothing_if_it_answers_what_was_before(
+    dance: World,
+) -> None:
+    warehouse = dance.dancers["warehouse"]
+    warehouse.refuses = "sku-refused"
+    order_id = (await place(dance)).json()["order_id"]
+    await warehouse.stop()
+    await dance.client.post(f"/checkouts/{order_id}/retry", headers=OPERATOR)
+    await warehouse.report(order_id, "failed", 0, reason="sku-refused")
+    await eventually(lambda: not waiting_outcomes(dance))
+    assert (await dance.read(order_id))["status"] == "in_progress"
+    await warehouse.report(order_id, "failed", 1, reason="sku-refused")
+    await dance.until(order_id, "needs_attention")
 
 
 @pytest.mark.parametrize("status", ["succeeded", "skipped"])
@@ -388,21 +426,25 @@ BAD = [
     outcome("email", "x", {"status": "pending"}),
     outcome("email", "x", {"status": "succeeded", "attempts": -1}),
     outcome("email", "x", {"status": "succeeded", "result": [1]}),
+    outcome("email", "x", {"status": "succeeded"}, retry=-1),
+    outcome("email", "x", {"status": "succeeded", "result": {"all": "x" * 32_768}}),
 ]
 
 
 async def test_an_outcome_that_cannot_be_read_is_counted_and_dropped_and_its_neighbours_count(
-    dance: World,
+    dance: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     await dance.dancers["email"].stop()
     order_id = await placed_now(dance)
     bus = FakeBus(dance.broker)
-    for payload in BAD:
-        await bus.publish("outcomes.email", payload)
+    await asyncio.gather(*(bus.publish("outcomes.email", payload) for payload in BAD))
     await dance.dancers["email"].report(order_id)
     await dance.until_step(order_id, "email", "succeeded")
     await eventually(lambda: not waiting_outcomes(dance))
     assert await metric(dance, 'outcomes_dropped_total{why="unreadable"}') == len(BAD)
+    dropped = [record for record in caplog.records if record.message == "outcomes dropped"]
+    assert sum(vars(record)["count"] for record in dropped) == len(BAD)
+    assert len(dropped) < len(BAD)
     assert len(dance.broker.stream("OUTCOMES").durables["timeline"].dropped) == len(BAD)
 
 

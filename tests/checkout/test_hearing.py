@@ -17,7 +17,7 @@ from checkout.store import Placement
 from checkout.watching import Watchers
 from servicekit.db import Database
 from servicekit.migrate import migrate
-from tests.checkout.placements import NAMES, NOW, failure, finish, placement, success
+from tests.checkout.placements import NAMES, NOW, failure, finish, placement, success, up_to
 from tests.checkout.world import PACKAGE
 
 EMISSION = Emission("2026-11-22T09:00:00.000000001Z", 7, NOW)
@@ -190,20 +190,22 @@ async def test_an_order_without_a_timeline_is_closed_and_never_claimed_again(jou
     closed = await journal.close(placed.progress)
     assert (closed.status, closed.steps) == (OrderStatus.COMPLETED, {})
     assert await journal.close(placed.progress) == closed == await stored(journal, placed)
-    assert await journal.claim(10, 60) == []
+    assert await journal.claim(up_to(10), 60) == []
 
 
-async def test_where_an_event_is_outlives_passes_that_do_not_emit(journal: Journal) -> None:
+async def test_the_end_of_a_pass_says_where_the_event_is(journal: Journal) -> None:
     placed = await choreographed(journal)
     order_id = placed.order.order_id
     assert (await stored(journal, placed)).emission is None
     await journal.end_pass(order_id, -1, EMISSION)
-    await journal.end_pass(order_id, -1)
-    [(_, claimed)] = await journal.claim(10, 60)
+    await journal.end_pass(order_id, -1, EMISSION)
+    [(_, claimed)] = await journal.claim(up_to(10), 60)
     assert (claimed.emission, claimed.passes) == (EMISSION, 2)
     newer = replace(EMISSION, sequence=2**63 - 1, at=NOW + timedelta(hours=1))
-    await asyncio.gather(journal.end_pass(order_id, 5, newer), journal.end_pass(order_id, 5))
+    await journal.end_pass(order_id, 5, newer)
     assert (await stored(journal, placed)).emission == newer
+    await journal.end_pass(order_id, 5)
+    assert (await stored(journal, placed)).emission is None
 
 
 async def test_a_retry_is_counted_and_the_event_due_again_but_giving_up_keeps_it(journal: Journal) -> None:
@@ -214,7 +216,11 @@ async def test_a_retry_is_counted_and_the_event_due_again_but_giving_up_keeps_it
         await journal.hear([failure(order_id, "email"), *(success(order_id, name) for name in NAMES[1:])])
         _, progress = await journal.retry(order_id)
         assert (progress.retries, progress.emission, progress.passes) == (retries, None, 0)
-        await journal.end_pass(order_id, 600, EMISSION)
+        # A pass that began before the retry has nothing to say any more.
+        await journal.end_pass(order_id, 600, EMISSION, retries - 1)
+        [(_, due)] = await journal.claim(up_to(10), 60)
+        assert (due.retries, due.emission, due.passes) == (retries, None, 0)
+        await journal.end_pass(order_id, 600, EMISSION, retries)
     _, given_up = await journal.abandon(order_id)
     assert (given_up.retries, given_up.emission) == (2, EMISSION)
 
@@ -256,11 +262,17 @@ async def test_one_styles_orders_fall_due_without_the_others(journal: Journal) -
     await journal.accept(orchestrated)
     for each in (placed, orchestrated):
         await journal.end_pass(each.order.order_id, 600)
-    assert await journal.make_all_due(style="choreography", leased_too=False) == 1
-    assert [found.order_id for found, _ in await journal.claim(10, 60)] == [placed.order.order_id]
+    assert await journal.make_all_due("choreography") == 1
+    assert [found.order_id for found, _ in await journal.claim(up_to(10), 60)] == [placed.order.order_id]
+    assert await journal.make_all_due("choreography", but_stamp=EMISSION.stamp) == 0
+    await journal.end_pass(placed.order.order_id, 600, EMISSION)
+    # Its event is with the broker: it would try nothing.
+    assert await journal.claim_next(60, "choreography") == []
+    assert await journal.make_all_due("choreography", but_stamp=EMISSION.stamp) == 0
+    assert await journal.make_all_due("choreography", but_stamp="another") == 1
     [(taken, _)] = await journal.claim_next(60, "orchestration")
     assert taken.order_id == orchestrated.order.order_id
-    assert await journal.make_all_due(leased_too=True) == 2
+    assert await journal.make_all_due(leased_too=True) == 1
 
 
 async def test_orders_from_before_the_choreography_are_kept_by_its_migration(

@@ -117,10 +117,10 @@ def test_whatever_is_heard_only_awaited_steps_count(events: list[Event]) -> None
         else:
             assert now.status is before.status or event in (retried, abandoned, closed)
         for name, old in before.steps.items():
-            assert now.steps[name].awaited >= old.awaited
-            assert now.steps[name] == replace(old, awaited=now.steps[name].awaited) or (
-                old.status not in SETTLED
-            )
+            new = now.steps[name]
+            came_back = (old.reason, new.status) == (RETIRED, StepStatus.SUCCEEDED)
+            assert new.awaited >= old.awaited or came_back or event is closed
+            assert new == replace(old, awaited=new.awaited) or old.status not in SETTLED or came_back
         if event not in (closed, abandoned) and now.status is OrderStatus.COMPLETED:
             assert now.awaits_anybody or before.status is OrderStatus.COMPLETED
 
@@ -205,14 +205,16 @@ def test_whom_an_order_awaits_is_settled_once() -> None:
     assert awaiting(first, NAMES, NOW) is first
 
 
-def test_closing_completes_only_an_order_that_awaits_nobody() -> None:
+def test_closing_awaits_nobody_any_more_and_forgets_no_failure() -> None:
     after = closed(progress(), NOW)
     assert (after.status, after.steps, after.completed_at) == (OrderStatus.COMPLETED, {}, NOW)
     assert closed(after, NOW + timedelta(hours=1)) is after
     heard = told("email", StepStatus.SUCCEEDED)(after, NOW + timedelta(hours=1))
     assert (heard.status, heard.completed_at) == (OrderStatus.COMPLETED, NOW)
-    waiting = progress(StepStatus.PENDING)
-    assert closed(waiting, NOW) is waiting
+    waiting = closed(progress(StepStatus.PENDING, StepStatus.SUCCEEDED), NOW)
+    assert (waiting.status, [step.awaited for step in waiting.steps.values()]) == ("completed", [False, True])
+    failed = closed(progress(StepStatus.PENDING, StepStatus.FAILED), NOW)
+    assert (failed.status, failed.completed_at) == (OrderStatus.NEEDS_ATTENTION, None)
 
 
 def test_what_a_retired_participant_owes_is_skipped_and_nothing_else() -> None:
@@ -227,6 +229,37 @@ def test_what_a_retired_participant_owes_is_skipped_and_nothing_else() -> None:
     assert released(progress(StepStatus.PENDING), ["email"], NOW).status is OrderStatus.COMPLETED
 
 
+@pytest.mark.parametrize("others", list(StepStatus))
+def test_a_retired_participant_that_comes_back_succeeds_late_and_holds_nobody_up(others: StepStatus) -> None:
+    gone = released(progress(StepStatus.PENDING, others), ["email"], NOW)
+    later = NOW + timedelta(days=1)
+    after = told("email", StepStatus.SUCCEEDED)(gone, later)
+    email = after.steps["email"]
+    assert (email.status, email.reason, email.finished_at) == ("succeeded", None, later)
+    assert not email.awaited
+    assert (after.status, after.completed_at) == (gone.status, gone.completed_at)
+    assert after.version == gone.version + 1
+    for status in StepStatus:
+        assert told("email", status)(after, later) is after
+
+
+@pytest.mark.parametrize("status", [status for status in StepStatus if status is not StepStatus.SUCCEEDED])
+def test_only_success_replaces_what_was_skipped_for_a_retirement(status: StepStatus) -> None:
+    gone = released(progress(StepStatus.PENDING), ["email"], NOW)
+    assert told("email", status)(gone, NOW) is gone
+
+
+@pytest.mark.parametrize(("retry", "counts"), [(0, False), (1, False), (2, True), (3, True), (None, True)])
+def test_a_failure_of_before_a_retry_is_no_news(retry: int | None, counts: bool) -> None:
+    asked = retried(replace(progress(StepStatus.FAILED), retries=1), NOW)
+    for name in ("email", LATECOMER):
+        failed = Outcome("o1", name, StepStatus.FAILED, NOW, 5, reason="no", retry=retry)
+        assert (advance(asked, failed) is not asked) == counts
+    for status in SETTLED:
+        done = Outcome("o1", "email", status, NOW, retry=0)
+        assert advance(asked, done).steps["email"].status is status
+
+
 def test_a_retry_counts_and_forgets_where_the_event_is() -> None:
     emitted = replace(progress(StepStatus.FAILED), emission=Emission("s", 1, NOW), retries=2)
     after = retried(emitted, NOW)
@@ -235,10 +268,19 @@ def test_a_retry_counts_and_forgets_where_the_event_is() -> None:
     assert retried(late, NOW).steps[LATECOMER].status is StepStatus.PENDING
 
 
-def test_the_failure_of_a_later_joiner_cannot_be_retried_once_the_order_is_completed() -> None:
-    late = told(LATECOMER, StepStatus.FAILED)(progress(StepStatus.SUCCEEDED), NOW)
+@pytest.mark.parametrize("close", [False, True])
+def test_a_completed_order_stays_so_while_what_a_later_joiner_failed_is_retried(close: bool) -> None:
+    done = closed(progress(), NOW) if close else replace(progress(StepStatus.SUCCEEDED), completed_at=NOW)
+    late = told(LATECOMER, StepStatus.FAILED)(done, NOW)
+    again = late
+    for retries in (1, 2):  # the second, because the event of the first may have been lost
+        again = retried(again, NOW + timedelta(hours=1))
+        assert (again.status, again.completed_at) == (OrderStatus.COMPLETED, NOW)
+        assert (again.steps[LATECOMER].status, again.retries) == (StepStatus.PENDING, retries)
+        assert again.version == late.version + retries
+        assert again.steps.get("email") == done.steps.get("email")
     with pytest.raises(WrongStatusError):
-        retried(late, NOW)
+        retried(told(LATECOMER, StepStatus.SUCCEEDED)(again, NOW), NOW)
 
 
 def test_an_order_that_awaits_nobody_can_be_given_up_and_taken_up_again() -> None:
@@ -265,7 +307,7 @@ def test_a_retry_touches_the_failed_steps_alone() -> None:
     assert (after.status, after.version) == (OrderStatus.IN_PROGRESS, 2)
 
 
-def test_only_what_needs_attention_can_be_retried_and_only_the_unfinished_abandoned() -> None:
+def test_only_what_failed_can_be_retried_and_only_the_unfinished_abandoned() -> None:
     with pytest.raises(WrongStatusError):
         retried(progress(StepStatus.SUCCEEDED), NOW)
     with pytest.raises(WrongStatusError):

@@ -20,7 +20,7 @@ TAKES_PART = {"duet.outcome": "true"}
 
 
 def durable(name: str, second: int = 1, metadata: Mapping[str, str] = TAKES_PART) -> Durable:
-    return Durable(name, f"2026-11-22T09:00:{second:02d}.000000000Z", 0, metadata)
+    return Durable(name, f"2026-11-22T09:00:{second:02d}.000000000Z", 0, 0, 0, metadata)
 
 
 @pytest.fixture

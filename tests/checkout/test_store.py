@@ -23,7 +23,7 @@ from checkout.store import Accepted, StaleProgressError
 from checkout.watching import Watchers
 from servicekit.db import Database
 from servicekit.migrate import migrate
-from tests.checkout.placements import NAMES, NOW, change, failure, finish, placement, success
+from tests.checkout.placements import NAMES, NOW, change, failure, finish, placement, success, up_to
 from tests.checkout.world import PACKAGE
 
 
@@ -279,22 +279,22 @@ async def test_an_order_is_claimed_once_it_is_due_and_by_one_only(journal: Journ
     fresh, due = placement(lease_s=60), placement(lease_s=-1)
     for each in (fresh, due):
         await journal.accept(each)
-    [(claimed, progress)] = await journal.claim(10, 60)
+    [(claimed, progress)] = await journal.claim(up_to(10), 60)
     assert (claimed, progress) == (due.order, due.progress)
-    assert await journal.claim(10, 60) == []
+    assert await journal.claim(up_to(10), 60) == []
 
 
 async def test_a_lease_that_has_run_out_lets_somebody_else_claim(journal: Journal) -> None:
     await journal.accept(placement(lease_s=-1))
-    assert len(await journal.claim(10, -1)) == 1
-    assert len(await journal.claim(10, 60)) == 1
+    assert len(await journal.claim(up_to(10), -1)) == 1
+    assert len(await journal.claim(up_to(10), 60)) == 1
 
 
 async def test_the_longest_overdue_come_first_and_no_more_than_asked_for(journal: Journal) -> None:
     placements = [placement(lease_s=-seconds) for seconds in (1, 3, 2)]
     for each in placements:
         await journal.accept(each)
-    claimed = await journal.claim(2, 60)
+    claimed = await journal.claim(up_to(2), 60)
     assert [found.order_id for found, _ in claimed] == [
         placements[1].order.order_id,
         placements[2].order.order_id,
@@ -306,10 +306,10 @@ async def test_two_claimers_never_share_an_order(postgres_url: str) -> None:
     async with Database(postgres_url, timeout_s=5) as one, Database(postgres_url, timeout_s=5) as other:
         journals = [Journal(one, Watchers()), Journal(other, Watchers())]
         await asyncio.gather(*(journals[0].accept(placement(lease_s=-1)) for _ in range(60)))
-        claims = await asyncio.gather(*(journals[n % 2].claim(10, 60) for n in range(8)))
+        claims = await asyncio.gather(*(journals[n % 2].claim(up_to(10), 60) for n in range(8)))
         claimed = [found.order_id for claim in claims for found, _ in claim]
         assert len(claimed) == len(set(claimed))
-        claimed += [found.order_id for found, _ in await journals[0].claim(100, 60)]
+        claimed += [found.order_id for found, _ in await journals[0].claim(up_to(100), 60)]
         assert len(set(claimed)) == len(claimed) == 60
         for journal in journals:
             await journal.aclose()
@@ -321,8 +321,8 @@ async def test_a_claimer_passes_over_what_another_holds_at_the_moment(postgres_u
     with engine.begin() as connection:
         store.accept(connection, [placement(lease_s=-1)])
     with engine.begin() as holder, engine.begin() as passer:
-        assert len(leases.claim(holder, 10, 60)) == 1
-        assert leases.claim(passer, 10, 60) == []
+        assert len(leases.claim(holder, up_to(10), 60)) == 1
+        assert leases.claim(passer, up_to(10), 60) == []
     engine.dispose()
 
 
@@ -334,9 +334,9 @@ async def test_a_finished_order_is_never_claimed(journal: Journal, ending: str) 
     last = success if ending == "completed" else failure
     outcomes = [success(order_id, "email"), success(order_id, "warehouse"), last(order_id, "rewards")]
     assert (await journal.record(placed.progress, outcomes)).status == ending
-    assert await journal.claim(10, 60) == []
+    assert await journal.claim(up_to(10), 60) == []
     await journal.end_pass(order_id, -1)
-    assert await journal.claim(10, 60) == []
+    assert await journal.claim(up_to(10), 60) == []
 
 
 async def test_the_end_of_a_pass_says_when_the_next_may_start_and_counts_it(journal: Journal) -> None:
@@ -344,7 +344,7 @@ async def test_the_end_of_a_pass_says_when_the_next_may_start_and_counts_it(jour
     for each in (soon, late):
         await journal.accept(each)
     await asyncio.gather(journal.end_pass(soon.order.order_id, -1), journal.end_pass(late.order.order_id, 60))
-    [(claimed, progress)] = await journal.claim(10, 60)
+    [(claimed, progress)] = await journal.claim(up_to(10), 60)
     assert (claimed.order_id, progress.passes) == (soon.order.order_id, 1)
 
 
@@ -352,7 +352,7 @@ async def test_the_same_order_twice_in_one_group_of_ends_is_no_error(journal: Jo
     placed = placement()
     await journal.accept(placed)
     await asyncio.gather(*(journal.end_pass(placed.order.order_id, -1) for _ in range(3)))
-    assert [progress.passes for _, progress in await journal.claim(10, 60)] == [3]
+    assert [progress.passes for _, progress in await journal.claim(up_to(10), 60)] == [3]
 
 
 async def test_after_a_restart_everything_unfinished_is_due_in_bounded_batches(
@@ -364,7 +364,7 @@ async def test_after_a_restart_everything_unfinished_is_due_in_bounded_batches(
         await journal.accept(each)
     await finish(journal, placements[0])
     assert await journal.make_all_due(leased_too=True) == 7
-    assert len(await journal.claim(10, 60)) == 7
+    assert len(await journal.claim(up_to(10), 60)) == 7
 
 
 async def test_what_waits_for_a_service_falls_due_without_the_first_passes(journal: Journal) -> None:
@@ -373,7 +373,7 @@ async def test_what_waits_for_a_service_falls_due_without_the_first_passes(journ
         await journal.accept(each)
     await journal.end_pass(waiting.order.order_id, 600)
     assert await journal.make_all_due(leased_too=False) == 1
-    assert [found.order_id for found, _ in await journal.claim(10, 60)] == [waiting.order.order_id]
+    assert [found.order_id for found, _ in await journal.claim(up_to(10), 60)] == [waiting.order.order_id]
 
 
 async def test_the_next_to_fall_due_can_be_taken_before_its_time(journal: Journal) -> None:
@@ -401,7 +401,7 @@ async def test_a_retried_order_is_due_at_once_with_its_failed_steps_pending(jour
         "warehouse": StepStatus.PENDING,
         "rewards": StepStatus.PENDING,
     }
-    assert [found.order_id for found, _ in await journal.claim(10, 60)] == [order_id]
+    assert [found.order_id for found, _ in await journal.claim(up_to(10), 60)] == [order_id]
     with pytest.raises(WrongStatusError):
         await journal.retry(order_id)
 
@@ -411,7 +411,7 @@ async def test_an_abandoned_order_is_claimed_no_more(journal: Journal) -> None:
     await journal.accept(placed)
     _, progress = await journal.abandon(placed.order.order_id)
     assert progress.status is OrderStatus.NEEDS_ATTENTION
-    assert await journal.claim(10, 60) == []
+    assert await journal.claim(up_to(10), 60) == []
 
 
 async def test_a_census_counts_by_status_and_names_the_oldest_unfinished(journal: Journal) -> None:

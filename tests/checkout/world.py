@@ -264,6 +264,7 @@ async def open_world(
                 styles={"orchestration": orchestration, "choreography": choreography},
                 participants=participants,
                 kick_resumer=resumer.kick,
+                emit=conn.emit,
                 auth=authenticator(settings),
                 catalogue=catalogue(settings.base_url),
                 metrics=metrics,

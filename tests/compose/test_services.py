@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from lab.processes import wait_stopped
 from tests.compose.system import ORDER, STOP_S, ComposeSystem, compose_system, eventually
 
 pytestmark = pytest.mark.e2e
@@ -193,6 +194,7 @@ def others_done(client: httpx.Client, path: str, but: str = "rewards") -> None:
 def paused(system: ComposeSystem, name: str) -> Iterator[None]:
     """Freeze a service for the length of the block."""
     system.processes[name].send_signal(signal.SIGSTOP)
+    wait_stopped(system.processes[name].pid)
     try:
         yield
     finally:

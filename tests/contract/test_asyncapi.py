@@ -28,7 +28,7 @@ MESSAGES = [
         (path.name.split(".")[1], "OutcomeReported", path.name)
         for path in sorted(GOLDEN.glob("outcome.*.json"))
     ],
-    ("warehouse", "DeadLettered", "dead_letter.warehouse.json"),
+    *[(name, "DeadLettered", f"dead_letter.{name}.json") for name in PARTICIPANTS],
 ]
 
 

@@ -4,6 +4,7 @@ The producer owns the event, and adds to it at most; each consumer declares what
 older and newer ones alike. To change a contract is to change a file, and both sides have to agree to it.
 """
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -25,6 +26,7 @@ import warehouse_svc.consumer
 import warehouse_svc.settings
 from checkout.events import UnreadableOutcomeError, order_created, outcome_heard
 from checkout.orchestration import CALLS
+from checkout.orders import Outcome
 from checkout.schemas import EXAMPLE_REQUEST
 from servicekit.cloudevents import CloudEvent
 from servicekit.db import Database
@@ -59,9 +61,11 @@ OUTCOMES = {
     "outcome.warehouse.json": changed(ORDER_ID),
     "outcome.rewards.json": changed(ORDER_ID),
     "outcome.rewards.skipped.json": changed(ORDER_ID, member=False),
+    "outcome.email.failed.json": changed(ORDER_ID, currency=7),
     "outcome.warehouse.failed.json": changed(
         ORDER_ID, lines=[{"sku": "REFUSE-ME", "quantity": 1, "unit_price_minor": 1}]
     ),
+    "outcome.rewards.failed.json": changed(ORDER_ID, retry=2, currency=7),
 }
 TO_EFFECT: dict[str, Callable[[Any], Any]] = {
     "email": methodcaller("to_confirmation"),
@@ -183,7 +187,7 @@ def test_checkout_reads_the_golden_outcome(file: str) -> None:
     name = file.split(".")[1]
     sent = golden(file)
     heard = outcome_heard(f"outcomes.{name}", orjson.dumps(sent | {"time": TIME}), HEARD_AT)
-    assert (heard.order_id, heard.step, heard.at) == (ORDER_ID, name, HEARD_AT)
+    assert (heard.order_id, heard.step, heard.at, heard.retry) == (ORDER_ID, name, HEARD_AT, sent["retry"])
     assert {
         "status": heard.status,
         "result": heard.result,
@@ -198,10 +202,26 @@ def test_checkout_bears_newer_and_older_outcomes(file: str) -> None:
     event = golden(file) | {"time": TIME, "newer": 1}
     newer = {**event, "data": event["data"] | {"newer": [1]}}
     older = {**event, "data": {"status": status}}
-    for data in (newer, older):
-        assert outcome_heard(f"outcomes.{name}", orjson.dumps(data), HEARD_AT).status == status
+    del older["retry"]
+    for data, retry in ((newer, event["retry"]), (older, None)):
+        heard = outcome_heard(f"outcomes.{name}", orjson.dumps(data), HEARD_AT)
+        assert (heard.status, heard.retry) == (status, retry)
     with pytest.raises(UnreadableOutcomeError):
         outcome_heard(f"outcomes.{name}", orjson.dumps({**event, "data": {}}), HEARD_AT)
+
+
+def test_an_outcome_is_bounded_and_its_longest_reason_is_within_the_bound() -> None:
+    event = golden("outcome.warehouse.failed.json") | {"time": TIME}
+    reason = "\U0001f9f8" * 2_000
+
+    def heard(**told: object) -> Outcome:
+        # As one writes it who escapes all that is not ASCII.
+        message = json.dumps({**event, "data": {**event["data"], **told}}).encode()
+        return outcome_heard("outcomes.warehouse", message, HEARD_AT)
+
+    assert heard(reason=reason).reason == reason
+    with pytest.raises(UnreadableOutcomeError, match="32768"):
+        heard(result={"x": "x" * 32_768})
 
 
 @pytest.mark.parametrize("name", PARTICIPANTS)
@@ -211,9 +231,10 @@ def test_a_steps_result_is_the_same_in_both_styles(name: str) -> None:
     assert heard == told
 
 
-async def test_what_a_participant_gives_up_is_the_golden_dead_letter(tmp_path: Path) -> None:
-    event = OUTCOMES["outcome.warehouse.failed.json"]
-    [letter] = (await told_by("warehouse", tmp_path, event)).dead_letters
+@pytest.mark.parametrize("name", PARTICIPANTS)
+async def test_what_a_participant_gives_up_is_the_golden_dead_letter(name: str, tmp_path: Path) -> None:
+    event = OUTCOMES[f"outcome.{name}.failed.json"]
+    [letter] = (await told_by(name, tmp_path, event)).dead_letters
     assert letter["data"]["event"] == event.decode()
     letter["data"]["event"] = "EVENT"
-    assert without_what_is_made_up(letter) == golden("dead_letter.warehouse.json")
+    assert without_what_is_made_up(letter) == golden(f"dead_letter.{name}.json")

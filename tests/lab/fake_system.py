@@ -188,12 +188,14 @@ class FakeSystem:
             return _problem(404, "There is nothing here")
         order = self.orders[parts[0]]
         if len(parts) == 2:
-            if order["status"] != "needs_attention":
+            failed = [step for step in order["steps"].values() if step["status"] == "failed"]
+            completed, retry = order["status"] == "completed", parts[1] == "retry"
+            if order["status"] == "in_progress" or (completed and not (retry and failed)):
                 return _problem(409, "The order's status does not allow this")
-            for step in order["steps"].values():
-                if step["status"] == "failed":
-                    step |= {"status": "pending"} if parts[1] == "retry" else {"reason": "abandoned"}
-            order["status"] = "in_progress" if parts[1] == "retry" else "needs_attention"
+            for step in failed:
+                step |= {"status": "pending"} if retry else {"reason": "abandoned"}
+            if not completed:
+                order["status"] = "in_progress" if retry else "needs_attention"
         elif "looks" in order:
             order["looks"] -= 1
             if not order["looks"]:

@@ -77,6 +77,20 @@ def test_who_joined_later_than_an_order_neither_owes_it_anything_nor_comes_too_l
     assert audited(fake)[0] == 0
 
 
+def test_who_had_retired_before_an_order_owes_it_nothing(fake: FakeSystem) -> None:
+    joined = {"name": "email", "joined_at": ACCEPTED_AT, "retired_at": None}
+    fake.participants = {"email": joined, "warehouse": {**joined, "name": "warehouse"}}
+    order_id = fake.add(style="choreography")
+    fake.lose("email", order_id)
+    del fake.orders[order_id]["steps"]["email"]
+    assert audited(fake)[1]["ids"]["email"]["missing"] == [order_id]
+    joined["retired_at"] = ACCEPTED_AT
+    code, report = audited(fake)
+    assert (code, report["services"]["email"]["not_owed"]) == (0, 1)
+    joined["retired_at"] = LATER
+    assert audited(fake)[1]["ids"]["email"]["missing"] == [order_id]
+
+
 def lose_an_effect(fake: FakeSystem) -> tuple[str, str]:
     fake.lose("warehouse", "order-0002")
     return "missing", "order-0002"

@@ -11,11 +11,13 @@ import sysconfig
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import prometheus_client
 import pytest
 from nats.js.api import StorageType, StreamConfig
 
+from checkout.metrics import ChoreographyMetrics
 from lab import broker, folder
-from lab.broker_revival import Condition, Pace, Revival, revive_broker
+from lab.broker_revival import METRIC, Condition, Pace, Revival, revive_broker
 from lab.errors import LabError
 from lab.lives import State
 from lab.look import MOST_BYTES, look
@@ -173,6 +175,18 @@ def test_it_is_started_again_when_publishing_has_failed_for_long_and_the_disk_ha
     assert revival.is_due(50, condition(50))
 
 
+def test_a_broker_that_is_well_and_has_nothing_to_do_is_never_started_again() -> None:
+    revival = Revival(PACE, 0)
+    assert not any(revival.is_due(now, condition()) for now in range(1000))
+
+
+def test_trouble_that_passes_in_time_is_forgotten() -> None:
+    revival = Revival(PACE, 0)
+    for now in range(0, 1000, 25):
+        assert not revival.is_due(now, condition(25, healthy=False))
+        assert not revival.is_due(now + 1, condition())
+
+
 def test_it_is_started_again_when_it_has_been_unwell_for_long_whatever_can_be_published() -> None:
     revival = Revival(PACE, 0)
     looks = {now: revival.is_due(now, condition(healthy=now < 100)) for now in range(140)}
@@ -206,6 +220,7 @@ def test_trouble_counts_only_while_nobody_holds_the_broker() -> None:
 METRICS = """
 import os, pathlib, socket
 server = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
+print("listening", flush=True)
 while True:
     connection, _ = server.accept()
     connection.recv(4096)
@@ -215,14 +230,24 @@ while True:
 """
 
 
+def exposed(failing_s: float) -> bytes:
+    """Checkout's own metrics while publishing has failed for so long."""
+    registry = prometheus_client.CollectorRegistry()
+    ChoreographyMetrics(registry, lambda: failing_s)
+    return prometheus_client.generate_latest(registry)
+
+
 @contextlib.contextmanager
-def metrics(system: System, failing_s: float) -> Iterator[None]:
-    """A checkout service that tells for how long publishing has failed."""
+def metrics(system: System, body: bytes) -> Iterator[None]:
+    """A checkout service that tells this of its metrics."""
     file = system.data / "metrics"
-    file.write_text(f"# TYPE publish_failing_seconds gauge\npublish_failing_seconds {failing_s}\nother 1.0\n")
+    file.write_bytes(body)
     environment = {"PORT": str(system.port_base), "METRICS": str(file)}
-    with subprocess.Popen([sys.executable, "-c", METRICS], env=environment) as process:
+    command = [sys.executable, "-c", METRICS]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
         try:
+            assert process.stdout is not None
+            assert process.stdout.readline()
             yield
         finally:
             process.kill()
@@ -234,12 +259,44 @@ async def test_the_supervisor_restarts_a_broker_that_takes_nothing_and_says_so(
     pace = Pace(look_s=0.02, failing_s=30)
     async with running_broker(system, bench) as supervisor:
         first = row(supervisor, BROKER)["pid"]
-        with metrics(system, failing_s=33.0):
+        with metrics(system, exposed(33.0)):
             reviving = asyncio.create_task(revive_broker(system, supervisor, bench.said.append, pace))
             await until(lambda: row(supervisor, BROKER)["pid"] not in (None, first))
             await until(lambda: bool(row(supervisor, BROKER)["ready"]))
             reviving.cancel()
     assert "the broker has taken no message for 30 s or more: it is started again" in bench.said
+
+
+UNREADABLE = METRIC + b"soon\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [exposed(0.0), exposed(float("nan")), UNREADABLE, b"", None],
+    ids=["0", "NaN", "?", "none", "away"],
+)
+async def test_a_broker_that_is_well_is_left_alone_whatever_checkout_does_not_say(
+    system: System, bench: Bench, body: bytes | None
+) -> None:
+    looks = 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0)
+
+    async with running_broker(system, bench) as supervisor:
+        first = row(supervisor, BROKER)["pid"]
+        with contextlib.nullcontext() if body is None else metrics(system, body):
+            pace = Pace(look_s=10, failing_s=30)
+            reviving = asyncio.create_task(
+                revive_broker(system, supervisor, bench.said.append, pace, lambda: looks * pace.look_s, sleep)
+            )
+            await until(lambda: looks > 30 or reviving.done())
+            assert not reviving.done()
+            reviving.cancel()
+        assert row(supervisor, BROKER)["pid"] == first
+    assert not [line for line in bench.said if "started again" in line]
 
 
 async def test_only_a_running_process_is_restarted(bench: Bench, system: System) -> None:

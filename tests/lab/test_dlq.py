@@ -1,4 +1,4 @@
-"""`duet dlq`: dead letters are seen with their cause, and leave the stream when checkout takes them up."""
+"""`duet dlq`: dead letters are seen with their cause, and leave the stream once replayed or dropped."""
 
 import json
 import re
@@ -18,11 +18,11 @@ REFUSED = {"status": "failed", "attempts": 5, "reason": "sku-refused"}
 
 @pytest.fixture
 def fake(tmp_path: Path, broker: Broker) -> FakeSystem:
-    """Two orders that the warehouse gave up, the second by the rewards service too, and a poisonous event."""
+    """Two orders that the warehouse gave up, the second the rewards service too, and a poisonous event."""
     made = make_fake(tmp_path)
     lead_to_broker(made, broker)
-    for _ in range(2):
-        made.add(style="choreography", status="needs_attention", warehouse=dict(REFUSED))
+    made.add(style="choreography", status="needs_attention", warehouse=dict(REFUSED))
+    made.add(style="choreography", status="needs_attention", warehouse=dict(REFUSED), rewards=dict(REFUSED))
 
     async def fill(jetstream: JetStreamContext) -> None:
         await jetstream.add_stream(
@@ -53,8 +53,8 @@ async def bury(jetstream: JetStreamContext, participant: str, key: str, **change
     await jetstream.publish(f"dead_letters.{participant}.{key}", json.dumps(letter).encode())
 
 
-def keys(fake: FakeSystem) -> list[tuple[str, str]]:
-    told = json.loads(run_command(dlq, fake, "dlq", "list", "--json").stdout)
+def keys(fake: FakeSystem, *options: str) -> list[tuple[str, str]]:
+    told = json.loads(run_command(dlq, fake, "dlq", "list", "--json", *options).stdout)
     return [(letter["participant"], letter["key"]) for letter in told["dead_letters"]]
 
 
@@ -94,7 +94,8 @@ def test_a_list_that_is_cut_says_that_there_is_more(fake: FakeSystem) -> None:
 
 def test_without_a_stream_of_dead_letters_there_are_none(fake: FakeSystem, broker: Broker) -> None:
     broker.wipe()
-    assert "There are no dead letters." in run_command(dlq, fake, "dlq", "list").output
+    assert "No dead letter is open." in run_command(dlq, fake, "dlq", "list").output
+    assert "There are no dead letters." in run_command(dlq, fake, "dlq", "list", "--all").output
 
 
 def test_one_key_is_shown_with_all_who_gave_it_up_and_the_event(fake: FakeSystem) -> None:
@@ -112,13 +113,15 @@ def test_an_event_that_is_no_json_is_shown_as_it_came(fake: FakeSystem) -> None:
     result = run_command(dlq, fake, "dlq", "show", POISON[1])
     assert '  {"half' in result.output
     assert "replay" not in result.output
+    assert f"duet dlq drop {POISON[1]}" in result.output
 
 
 def test_an_unknown_key_is_one_line_and_exit_one(fake: FakeSystem) -> None:
-    for verb in ("show", "replay"):
-        result = run_command(dlq, fake, "dlq", verb, "order-9999")
+    for verb in (["show"], ["replay"], ["drop", "--yes", "order-0001"]):
+        result = run_command(dlq, fake, "dlq", *verb, "order-9999")
         assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
         assert "order-9999" in result.stderr
+    assert WAREHOUSE_1 in keys(fake)
 
 
 def test_a_replay_retries_the_order_once_and_clears_all_its_entries(fake: FakeSystem) -> None:
@@ -153,7 +156,7 @@ def test_an_event_that_cannot_be_read_cannot_be_replayed(fake: FakeSystem) -> No
     ("status", "told"),
     [
         ("in_progress", "the order is in progress"),
-        ("completed", "the order is completed"),
+        ("completed", "no step of it failed (duet dlq drop clears the entry)"),
         (None, "no such order"),
     ],
 )
@@ -163,13 +166,78 @@ def test_what_checkout_does_not_retry_keeps_its_entry_and_the_others_are_replaye
     if status is None:
         del fake.orders["order-0001"]
     else:
-        fake.orders["order-0001"]["status"] = status
+        step = {"status": "succeeded", "attempts": 6} if status == "completed" else REFUSED
+        fake.orders["order-0001"] |= {"status": status, "steps": {"warehouse": dict(step)}}
     result = run_command(dlq, fake, "dlq", "replay", "order-0001", "order-0002")
     assert result.exit_code == 1
     assert "order-0001: kept" in result.stderr
     assert told in result.stderr
     assert "order-0002: replayed" in result.stdout
-    assert keys(fake) == [WAREHOUSE_1, POISON]
+    assert keys(fake, "--all") == [WAREHOUSE_1, POISON]
+
+
+OPEN = [
+    ("needs_attention", REFUSED),
+    ("in_progress", REFUSED),  # another step is pending still
+    ("completed", {**REFUSED, "awaited": False}),
+    ("completed", {"status": "pending", "attempts": 5, "awaited": False}),  # its event was lost
+    ("needs_attention", None),  # the letter is there before the outcome
+]
+SETTLED = [
+    ("completed", {"status": "succeeded", "attempts": 6}),
+    ("completed", {"status": "skipped", "attempts": 5, "reason": "participant retired"}),
+    ("in_progress", {"status": "pending", "attempts": 5}),
+    ("needs_attention", {**REFUSED, "reason": "abandoned"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "step", "is_open"), [(*each, True) for each in OPEN] + [(*each, False) for each in SETTLED]
+)
+def test_listed_are_the_letters_whose_step_has_come_to_nothing(
+    fake: FakeSystem, status: str, step: dict[str, Any] | None, is_open: bool
+) -> None:
+    fake.orders["order-0001"] |= {"status": status, "steps": {"warehouse": dict(step)} if step else {}}
+    assert (WAREHOUSE_1 in keys(fake)) == is_open
+    assert keys(fake, "--all") == [WAREHOUSE_1, WAREHOUSE_2, REWARDS_2, POISON]
+
+
+def test_what_was_retried_otherwise_is_listed_no_more(
+    fake: FakeSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dlq, "LOOKED_UP", 2)
+    fake.orders["order-0002"]["steps"]["warehouse"] = {"status": "succeeded", "attempts": 6}
+    assert keys(fake) == [WAREHOUSE_1, REWARDS_2, POISON]
+    told = json.loads(run_command(dlq, fake, "dlq", "list", "--limit", "2", "--json").stdout)
+    assert ([letter["key"] for letter in told["dead_letters"]], told["more"]) == (
+        ["order-0001", "order-0002"],
+        True,
+    )
+    replayed = run_command(dlq, fake, "dlq", "replay", "--all", "--yes", "--json")
+    assert json.loads(replayed.stdout)["replayed"] == ["order-0001", "order-0002"]
+
+
+def test_a_later_joiners_letter_of_a_completed_order_can_be_replayed(
+    fake: FakeSystem, broker: Broker
+) -> None:
+    order_id = fake.add(style="choreography", fraud={**REFUSED, "awaited": False})
+    at_broker(broker, lambda jetstream: bury(jetstream, "fraud", order_id))
+    assert ("fraud", order_id) in keys(fake)
+    assert run_command(dlq, fake, "dlq", "replay", order_id).exit_code == 0
+    assert fake.orders[order_id]["status"] == "completed"
+    assert ("fraud", order_id) not in keys(fake, "--all")
+
+
+def test_what_is_dropped_is_gone_and_its_order_is_left_alone(fake: FakeSystem) -> None:
+    result = run_command(dlq, fake, "dlq", "drop", POISON[1], "order-0002", "--yes")
+    assert (result.exit_code, result.stdout) == (0, f"{POISON[1]}: dropped\norder-0002: dropped\n")
+    assert keys(fake, "--all") == [WAREHOUSE_1]
+    assert fake.orders["order-0002"]["status"] == "needs_attention"
+
+
+def test_dropping_wants_to_be_confirmed(fake: FakeSystem) -> None:
+    assert run_command(dlq, fake, "dlq", "drop", POISON[1]).exit_code == 2
+    assert POISON in keys(fake)
 
 
 def test_an_entry_that_came_after_the_replay_stays(fake: FakeSystem, broker: Broker) -> None:
@@ -185,7 +253,7 @@ def test_an_entry_that_came_after_the_replay_stays(fake: FakeSystem, broker: Bro
     fake.before = fail_again
     assert run_command(dlq, fake, "dlq", "replay", "order-0001").exit_code == 0
     assert again
-    assert WAREHOUSE_1 in keys(fake)
+    assert WAREHOUSE_1 in keys(fake, "--all")
 
 
 def spawn(broker: Broker, letter: tuple[str, str]) -> None:

@@ -39,7 +39,7 @@ def an_order(
 ) -> Order:
     usual = {"email": DONE, "warehouse": DONE, "rewards": DONE if member else SKIPPED}
     completed_at = COMPLETED_AT if status == COMPLETED else None
-    return Order(order_id, style, status, member, completed_at, {**usual, **steps})
+    return Order(order_id, style, status, member, completed_at, {**usual, **steps}, accepted_at=NINE)
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -47,6 +47,23 @@ def test_one_effect_is_exactly_once_and_none_is_missing_and_two_are_duplicate(se
     assert judge(an_order(), service, [NINE]) is Verdict.EXACTLY_ONCE
     assert judge(an_order(), service, []) is Verdict.MISSING
     assert judge(an_order(), service, [NINE, NINE]) is Verdict.DUPLICATE
+
+
+def test_a_choreographed_order_is_owed_nothing_by_who_had_retired_before_it() -> None:
+    order = an_order(style="choreography")
+    order = replace(order, steps={name: step for name, step in order.steps.items() if name != "email"})
+    late = COMPLETED_AT + timedelta(hours=1)
+    for retired_at, times, verdict in (
+        (NINE, [], Verdict.NOT_OWED),
+        (NINE, [late], Verdict.EXACTLY_ONCE),  # it was still running, and untold
+        (NINE, [late, late], Verdict.DUPLICATE),
+        (NINE + timedelta(seconds=1), [], Verdict.MISSING),
+        (None, [], Verdict.MISSING),
+        (None, [late], Verdict.LATE),
+    ):
+        assert judge(order, "email", times, retired_at=retired_at) is verdict
+    assert judge(replace(order, style="orchestration"), "email", [], retired_at=NINE) is Verdict.MISSING
+    assert judge(an_order(style="choreography"), "email", [], retired_at=NINE) is Verdict.MISSING
 
 
 def test_a_customer_who_has_not_joined_owes_no_points_entry_and_must_have_none() -> None:

@@ -24,6 +24,7 @@ from lab.lives import Timing, next_backoff_s
 from lab.processes import LOG_LIMIT_BYTES, Program, StampBook, bound_log, end_leftovers
 from lab.supervisor import Supervisor
 from lab.system import System, note_file
+from tests.support.threads import needs_threads, states_of_threads
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = Timing(backoff_first_s=0.01, backoff_most_s=0.05, poll_unready_s=0.02, poll_ready_s=0.05, start_s=10)
@@ -44,6 +45,18 @@ print("serving", flush=True)
 """
 STUBBORN = SERVICE + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nserve()"
 PLAIN = SERVICE + "serve()"
+THREADS = 8
+CROWDED = (
+    SERVICE
+    + f"""
+import hashlib, threading
+def busy():
+    while True:
+        hashlib.sha256(bytes(1_000_000))  # outside the interpreter's lock
+for _ in range({THREADS}):
+    threading.Thread(target=busy, daemon=True).start()
+serve()"""
+)
 
 
 def free_port_base() -> int:
@@ -182,12 +195,24 @@ async def test_a_paused_process_is_held_and_not_ready_until_it_is_resumed(bench:
         await supervisor.until_ready()
         pid = row(supervisor)["pid"]
         await supervisor.command("pause", "a")
-        await until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+        assert psutil.Process(pid).status() == psutil.STATUS_STOPPED
         assert (await supervisor.fresh_rows())[0]["ready"] is False
         assert (row(supervisor)["state"], row(supervisor)["pid"]) == ("paused", pid)
         await supervisor.command("resume", "a")
         await until(lambda: bool(row(supervisor)["ready"]))
         assert (row(supervisor)["pid"], row(supervisor)["restarts"]) == (pid, 0)
+
+
+@needs_threads
+async def test_a_pause_that_is_answered_holds_every_thread(bench: Bench) -> None:
+    async with bench.supervising(bench.program("a", CROWDED)) as supervisor:
+        await supervisor.until_ready()
+        for _ in range(20):
+            await supervisor.command("pause", "a")
+            states = states_of_threads(row(supervisor)["pid"])
+            assert len(states) > THREADS
+            assert set(states) == {"T"}
+            await supervisor.command("resume", "a")
 
 
 async def test_a_paused_process_can_be_killed_and_stopped(bench: Bench) -> None:

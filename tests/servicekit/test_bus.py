@@ -1,7 +1,7 @@
 """The bus, on a real broker: what is published is stored, what is lost is noticed, nothing waits for ever."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +9,10 @@ import pytest
 
 import servicekit.bus
 from servicekit import link
-from servicekit.bus import Bus, BusUnavailableError, Pull, sortable
+from servicekit.bus import Bus, BusUnavailableError, Message, Pull, sortable
 from tests.servicekit.kettle import TEAS, WANTED, bus_to, settings_for, until
 from tests.support.broker import Broker, running_broker
+from tests.support.threads import needs_threads, states_of_threads
 
 WAIT_S = 0.3
 USERS = """users: [
@@ -116,6 +117,29 @@ async def test_a_durable_keeps_its_metadata_and_its_place_when_it_is_declared_ag
     assert await bodies(pull) == []
 
 
+async def test_a_durable_tells_how_far_it_has_come_also_when_it_is_declared_again(
+    bus: Bus, pull: Pull
+) -> None:
+    for tea in (b"green", b"black", b"white"):
+        await bus.publish(WANTED, tea)
+    one, two = await pull.fetch(2, WAIT_S)
+    await two.ack()
+
+    async def seen() -> list[tuple[int, int, int]]:
+        declared = await bus.ensure_durable("TEAS", "kettle", WANTED, ack_wait_s=10)
+        [listed] = await bus.durables("TEAS")
+        return [(each.ack_floor, each.delivered, each.waiting) for each in (declared, listed)]
+
+    # The first is still worked on: the floor stays below it.
+    async with asyncio.timeout(5):
+        while await seen() != [(0, 2, 2)] * 2:  # noqa: ASYNC110 - the broker settles in the background
+            await asyncio.sleep(0.01)
+    await one.ack()
+    async with asyncio.timeout(5):
+        while await seen() != [(2, 2, 1)] * 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 async def test_all_durables_are_listed(bus: Bus) -> None:
     names = [f"cup{number}" for number in range(260)]  # the broker lists 256 a page
     for name in names:
@@ -156,6 +180,26 @@ async def test_a_broker_that_is_killed_is_noticed_at_once_and_found_again(
     assert connections == [None]
 
 
+@pytest.mark.parametrize("settle", [Message.ack, Message.drop, Message.working, lambda each: each.retry(9)])
+async def test_what_a_lost_connection_brought_is_settled_on_no_other(
+    broker: Broker, bus: Bus, pull: Pull, settle: Callable[[Message], Awaitable[None]]
+) -> None:
+    """On a broker that was wiped another message has its place, and would never be heard."""
+    await bus.publish(WANTED, b"green")
+    [old] = await pull.fetch(10, WAIT_S)
+    broker.wipe()
+    await until(lambda: not bus.connected)
+    await until(lambda: bus.connected)
+    await bus.ensure_stream(TEAS)
+    await bus.ensure_durable("TEAS", "kettle", WANTED, ack_wait_s=1)
+    await bus.publish(WANTED, b"black")
+    assert await bodies(pull) == [b"black"]
+    with pytest.raises(BusUnavailableError):
+        await settle(old)
+    [again] = await pull.fetch(10, 5)
+    assert (again.data, again.tries) == (b"black", 2)
+
+
 async def test_nothing_that_was_published_while_away_is_sent_later(broker: Broker, bus: Bus) -> None:
     broker.kill()
     await until(lambda: not bus.connected)
@@ -192,6 +236,14 @@ async def test_a_consumer_that_is_deleted_ends_the_wait(bus: Bus, pull: Pull) ->
     async with asyncio.timeout(5):
         with pytest.raises(BusUnavailableError):
             await waiting
+
+
+@needs_threads
+def test_a_broker_whose_pause_has_returned_is_paused_in_all_its_threads(broker: Broker) -> None:
+    for _ in range(50):
+        broker.pause()
+        assert set(states_of_threads(broker.pid)) == {"T"}
+        broker.resume()
 
 
 async def test_a_paused_broker_costs_no_more_than_the_timeout(broker: Broker, bus: Bus, pull: Pull) -> None:
@@ -256,7 +308,7 @@ async def test_what_a_user_may_not_do_is_never_answered(
             await kettle.ensure_durable("TEAS", "kettle", WANTED, ack_wait_s=10)
             assert (await kettle.publish(WANTED, b"green")).sequence == 1
             assert await bodies(kettle.pull("TEAS", "kettle")) == [b"green"]
-            with pytest.raises(BusUnavailableError):
+            with pytest.raises(BusUnavailableError, match=r'violation for publish to "teas\.other"'):
                 await kettle.publish("teas.other", b"x", 0.3)
             with pytest.raises(BusUnavailableError):
                 await kettle.pull("TEAS", "other").fetch(1, 0.1)
@@ -272,6 +324,8 @@ async def test_a_wrong_password_is_never_let_in_nor_logged(
         async with Bus(settings_for(broker.url, nats_password="wrong-secret")) as bus:
             await until(lambda: any("Authorization" in str(vars(record)) for record in caplog.records))
             assert not bus.connected
+            with pytest.raises(BusUnavailableError, match="Authorization"):
+                await bus.publish(WANTED, b"green")
     assert all("wrong-secret" not in str(vars(record)) for record in caplog.records)
 
 
@@ -282,6 +336,25 @@ async def test_trouble_is_not_logged_each_time(
     monkeypatch.setattr(link, "QUIET_S", 60.0)
     async with Bus(settings_for("nats://127.0.0.1:1")):
         await asyncio.sleep(0.2)  # many attempts
+    assert len(caplog.records) == 1
+
+
+async def test_the_same_trouble_is_logged_once_however_long_it_lasts(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    troubles = 0
+    monkeypatch.setattr(link, "RETRY_WAIT_S", 0.01)
+    monkeypatch.setattr(link, "QUIET_S", 0.0)
+    note = link.Links._note
+
+    async def counted(self: link.Links, exc: Exception) -> None:
+        nonlocal troubles
+        troubles += 1
+        await note(self, exc)
+
+    monkeypatch.setattr(link.Links, "_note", counted)
+    async with Bus(settings_for("nats://127.0.0.1:1")):
+        await until(lambda: troubles >= 5)
     assert len(caplog.records) == 1
 
 

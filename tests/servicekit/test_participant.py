@@ -6,6 +6,7 @@ from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,8 +15,8 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from sqlalchemy import Connection, create_engine, text
 
-from servicekit import db, outcomes
-from servicekit.bus import Bus, BusUnavailableError
+from servicekit import db, outcomes, pull
+from servicekit.bus import Bus, BusUnavailableError, Message
 from servicekit.cloudevents import encode
 from servicekit.db import Database
 from servicekit.participant import Participant, Refusal, Skipped, Succeeded
@@ -30,7 +31,11 @@ from tests.servicekit.kettle import (
     until,
 )
 from tests.storage import notes
-from tests.support.broker import Broker
+from tests.support.broker import Broker, running_broker
+
+NO_PULL = """users: [
+  {user: kettle, password: "steam", permissions: {publish: {deny: ["$JS.API.CONSUMER.MSG.NEXT.>"]}}}
+]"""
 
 
 class Tea(BaseModel):
@@ -163,6 +168,15 @@ class Party:
 
     def _wake(self) -> None:
         self.woken += 1
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str | None]]:
+    """What was said of hearing: messages, with the broker's words."""
+    return [
+        (record.message, vars(record).get("error"))
+        for record in caplog.records
+        if record.name == "servicekit.hearing"
+    ]
 
 
 def create_tables(connection: Connection) -> None:
@@ -380,6 +394,27 @@ async def test_a_refused_event_rests_until_a_retry_is_asked_for(party: Party) ->
     assert (await party.told())["coffee"]["status"] == "succeeded"
 
 
+async def test_an_outcome_says_which_retry_it_answers(small_party: Party) -> None:
+    small_party.start()
+    events = [
+        wanted("coffee"),
+        wanted("coffee", retry=1),
+        wanted("coffee"),
+        wanted("green", retry=3),
+        wanted("green", retry=4),
+    ]
+    for event in events:
+        await small_party.want(event)
+        await small_party.settled()
+    assert [(event["id"], event["retry"]) for _, event in await small_party.messages("TOLD")] == [
+        ("kettle:coffee:failed:0", 0),
+        ("kettle:coffee:failed:1", 1),
+        ("kettle:coffee:failed:1", 1),  # an event of before the retry is answered with what is stored
+        ("kettle:green:succeeded", 3),
+        ("kettle:green:succeeded", 4),
+    ]
+
+
 async def test_success_clears_the_count(party: Party) -> None:
     for _ in range(4):
         await party.database.write(lambda c: outcomes.count_refusal(c, "green", 0, "x"))
@@ -527,12 +562,39 @@ async def test_two_workers_on_one_database_share_the_work(broker: Broker, postgr
         assert await one.dead() == {}
 
 
-async def test_a_participant_waits_for_its_stream(broker: Broker, sqlite_url: str) -> None:
+async def test_a_participant_waits_for_its_stream_and_says_so(
+    broker: Broker, sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with party_at(broker, sqlite_url) as party:
         await party.bus._api("STREAM.DELETE.TEAS")
         party.start()
-        await asyncio.sleep(0.2)
+        await until(lambda: ("nothing is heard", "stream not found") in warnings_in(caplog))
+        assert party.counted("hearing") == 0
         await party.declare()
         await party.want(wanted("green"))
         await party.settled()
         assert await party.made() == ["green"]
+        await until(lambda: party.counted("hearing") == 1)
+        assert warnings_in(caplog) == [("nothing is heard", "stream not found"), ("heard again", None)]
+
+
+async def test_a_participant_that_may_not_pull_says_so_once_in_the_brokers_words(
+    tmp_path: Path, sqlite_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetches = 0
+    fetch = pull.Pull.fetch
+
+    async def counted(self: pull.Pull, max_items: int, wait_s: float) -> list[Message]:
+        nonlocal fetches
+        fetches += 1
+        return await fetch(self, max_items, 0.1)
+
+    monkeypatch.setattr(pull.Pull, "fetch", counted)
+    monkeypatch.setattr(pull, "GRACE_S", 0.2)
+    with running_broker(tmp_path, authorization=NO_PULL) as broker:
+        async with party_at(broker, sqlite_url, nats_password="steam") as party:
+            party.start()
+            await until(lambda: fetches >= 5)
+        [(_, words)] = [each for each in warnings_in(caplog) if each[0] == "nothing is heard"]
+        assert "permissions violation for publish" in str(words)
+        assert "consumer.msg.next.teas.kettle" in str(words)

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lab.processes import wait_stopped
+
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 10.0
 
@@ -37,6 +39,12 @@ class Broker:
     def url(self) -> str:
         """Where it listens."""
         return f"nats://{HOST}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Its process while it is up."""
+        assert self._process is not None
+        return self._process.pid
 
     def start(self) -> None:
         """Start it, and wait until it accepts connections."""
@@ -74,6 +82,7 @@ class Broker:
     def pause(self) -> None:
         """It takes connections, and says nothing."""
         self._signal(signal.SIGSTOP)
+        wait_stopped(self.pid)
 
     def resume(self) -> None:
         """After `pause`."""
@@ -85,8 +94,7 @@ class Broker:
             self._end(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     def _end(self, number: int) -> None:
         self._signal(number)

@@ -23,7 +23,7 @@ class Stored:
 
 @dataclass
 class FakeDurable:
-    """One durable: what it has acknowledged, what it has handed out, and how often."""
+    """One durable: what it has acknowledged, what it has handed out, how often, and put off for how long."""
 
     name: str
     subject: str
@@ -33,6 +33,7 @@ class FakeDurable:
     out: set[int] = field(default_factory=set)
     tries: dict[int, int] = field(default_factory=dict)
     dropped: list[int] = field(default_factory=list)
+    put_off_s: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -59,14 +60,36 @@ class FakeStream:
         # What has left the stream unread counts as unsettled, as it does for a while with the real broker.
         return next(floor for floor in count() if floor + 1 not in durable.settled)
 
+    def seen(self, durable: FakeDurable) -> Durable:
+        """As the broker shows a durable."""
+        waiting = [
+            each
+            for each in self.messages
+            if fnmatch(each.subject, durable.subject) and each.sequence not in durable.settled
+        ]
+        return Durable(
+            name=durable.name,
+            created=durable.created,
+            ack_floor=self.ack_floor(durable),
+            delivered=max(durable.tries, default=0),
+            waiting=len(waiting),
+            metadata=durable.metadata,
+        )
+
 
 class FakeBroker:
-    """What all the connections share. `up`: it answers; `mute`: streams that store what comes, unsaid."""
+    """What all the connections share.
+
+    `up`: it answers; `mute`: streams that store what comes, unsaid; `full`: streams that store nothing more;
+    `haste`: so many times faster than said it hands out again what was put off.
+    """
 
     def __init__(self) -> None:
         self.streams: dict[str, FakeStream] = {}
         self.up = True
+        self.haste = 1.0
         self.mute: set[str] = set()
+        self.full: set[str] = set()
         self.buses: list[FakeBus] = []
         self._stamps = count(1)
         self._news = asyncio.Event()
@@ -161,7 +184,9 @@ class FakeMessage:
 
     async def retry(self, delay_s: float) -> None:
         self.broker.check()
-        asyncio.get_running_loop().call_later(delay_s, self._again)
+        waited = self.durable.put_off_s
+        waited[self.sequence] = waited.get(self.sequence, 0.0) + delay_s
+        asyncio.get_running_loop().call_later(delay_s / self.broker.haste, self._again)
 
     def _again(self) -> None:
         self.durable.out.discard(self.sequence)
@@ -215,6 +240,8 @@ class FakeBus:
         self.broker.check()
         for name, stream in self.broker.streams.items():
             if any(fnmatch(subject, pattern) for pattern in stream.wanted.subjects):
+                if name in self.broker.full:
+                    raise BusUnavailableError("no room")
                 sequence = stream.store(subject, payload)
                 self.broker.tell()
                 if name in self.broker.mute:
@@ -235,18 +262,16 @@ class FakeBus:
         *,
         ack_wait_s: float,
         metadata: Mapping[str, str] | None = None,
-    ) -> None:
-        durables = self.broker.stream(stream).durables
-        if name not in durables:
-            durables[name] = FakeDurable(name, subject, self.broker.stamp(), metadata or {})
+    ) -> Durable:
+        found = self.broker.stream(stream)
+        if name not in found.durables:
+            found.durables[name] = FakeDurable(name, subject, self.broker.stamp(), metadata or {})
             self.broker.tell()
+        return found.seen(found.durables[name])
 
     async def durables(self, stream: str) -> list[Durable]:
         found = self.broker.stream(stream)
-        return [
-            Durable(each.name, each.created, found.ack_floor(each), each.metadata)
-            for each in found.durables.values()
-        ]
+        return [found.seen(each) for each in found.durables.values()]
 
     async def stream_state(self, stream: str) -> StreamState:
         return self.broker.stream(stream).state()

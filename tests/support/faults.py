@@ -80,6 +80,13 @@ def place(
     return checkout.post("/checkouts", json=dict(body), headers=headers, params=params)
 
 
+def place_now(checkout: httpx.Client) -> str:
+    """A choreographed order that is accepted at once, whatever the broker does; its id."""
+    answer = place(checkout, style="choreography", wait_s=0)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["order_id"])
+
+
 def until(
     checkout: httpx.Client, order_id: str, status: str = "completed", within_s: float = 30
 ) -> dict[str, Any]:

@@ -4,8 +4,17 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from tests.support.system import PROCESSES, LiveSystem
+
+
+@dataclass
+class Done:
+    """How often each process was killed, and how often the broker was wiped besides."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    wipes: int = 0
 
 
 def kill_in_turn(
@@ -16,12 +25,12 @@ def kill_in_turn(
     jitter: random.Random | None = None,
     names: Sequence[str] = PROCESSES,
     wipe_after: int | None = None,
-) -> Counter[str]:
-    """Kill so many times; how often each name was hit. With `jitter` the moments vary by half a pause.
+) -> Done:
+    """Kill so many times. With `jitter` the moments vary by half a pause.
 
     After each `wipe_after` kills the broker is killed too, and loses all that it had stored.
     """
-    hit: Counter[str] = Counter()
+    done = Done()
     last: dict[str, int] = {}
     intended = time.monotonic()
     for number in range(1, kills + 1):
@@ -30,8 +39,9 @@ def kill_in_turn(
         time.sleep(max(0.0, moment - time.monotonic()))
         name = names[(number - 1) % len(names)]
         last[name] = system.kill(name, but=last.get(name))
-        hit[name] += 1
+        done.kills[name] += 1
         if wipe_after and number % wipe_after == 0:
             system.wait_ready("broker", but=last.get("broker"))
             system.wipe()
-    return hit
+            done.wipes += 1
+    return done
