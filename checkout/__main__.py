@@ -54,9 +54,10 @@ async def main() -> None:
         # Ended first: what still runs may use all of the above.
         stack.push_async_callback(passes.aclose, PASSES_END_WITHIN_S)
         resumer = resumer_for(journal, passes, settings, orchestration, choreography)
-        if database.dialect == "sqlite":  # nobody else serves this file, so nobody else holds a lease
-            await journal.make_all_due(leased_too=True)
-        else:
+        # What orders waited for may be back. Nobody else serves a file, so nobody else holds a lease there.
+        alone = database.dialect == "sqlite"
+        await journal.make_all_due(leased_too=alone)
+        if not alone:
             await in_background(stack, watchers.poll(journal.refresh))
         await in_background(stack, resumer.run())
         health = Health(
@@ -133,6 +134,7 @@ def resumer_for(
     for client in clients.values():
         client.on_recovery = partial(resumer.recovered, "orchestration")
     broker.on_return = partial(resumer.recovered, "choreography")
+    resumer.on_unneeded["choreography"] = broker.unneeded
     return resumer
 
 

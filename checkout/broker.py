@@ -37,7 +37,7 @@ TIMELINE_ACK_WAIT_S = 10.0
 # While somebody expected has yet to join, somebody waits for the system to be ready; but not for ever.
 FIRST_LOOKS_FOR_S = 60.0
 LEAST_PAUSE_S = 0.2
-# No waiting order has tried for so long, though one is to try every two seconds: nothing needs the broker.
+# After so long without a try, and without an order that waits for one, nothing is known to fail.
 UNTRIED_S = 10.0
 # While outcomes wait to be read, an event's may be among them.
 UNHEARD_S = 300.0
@@ -85,6 +85,7 @@ class Broker:
         self._expected_until = time.monotonic() + FIRST_LOOKS_FOR_S
         self._failing_since: float | None = None
         self._failed_at = 0.0
+        self._unneeded = False
         self._emitting = 0
         bus.on_connected.append(self._connected)
 
@@ -96,6 +97,10 @@ class Broker:
     def failing_s(self) -> float:
         """For how many seconds emitting has failed; 0 while it works, or nothing was tried."""
         return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
+
+    def unneeded(self) -> None:
+        """Told while emitting fails: no order waits for it."""
+        self._unneeded = True
 
     async def emit(self, payload: bytes) -> Emission:
         """Have one event stored. Raises BusUnavailableError: it may be stored all the same.
@@ -113,6 +118,7 @@ class Broker:
         except BusUnavailableError:
             self._failed_at = time.monotonic()
             self._failing_since = self._failing_since or self._failed_at
+            self._unneeded = False
             self._look_now.set()
             raise
         finally:
@@ -123,14 +129,15 @@ class Broker:
         # The stamp from before: if the stream was made anew meanwhile, the event is emitted once too often.
         return Emission(view.stamp, published.sequence, datetime.now(UTC))
 
-    def still_holds(self, emission: Emission | None, names: Iterable[str]) -> bool:
+    def still_holds(self, emission: Emission, names: Iterable[str]) -> bool:
         """Whether nothing is gained by emitting again: all of these will hear the event, or were just heard.
 
-        After `emit_again_after_s` it counts as lost, whatever the broker says.
+        After `emit_again_after_s` it counts as lost, whatever the broker says. Until the first look, which
+        makes due what is lost, nothing does.
         """
         view = self._view
-        if emission is None or view is None:
-            return False
+        if view is None:
+            return True
         age = datetime.now(UTC) - emission.at
         newer = emission.at > view.at  # than the look: it cannot be in there yet
         kept = view.orders.first_sequence <= emission.sequence <= view.orders.last_sequence or newer
@@ -179,6 +186,7 @@ class Broker:
         returned, self._returned = self._returned, False
         try:
             view = await self._seen()
+            returned = self._lapses() or returned
             joined = await self._observe(tuple(view.durables.values()))
         except BaseException:
             self._returned = returned or self._returned
@@ -187,14 +195,19 @@ class Broker:
         changed = self._view is None or self._view.stamp != view.stamp
         self._view = view
         self._looked.set()
-        untried_s = time.monotonic() - self._failed_at
-        if lapsed := self.failing and not self._emitting and untried_s > UNTRIED_S:
-            self._failing_since = None
-        if changed or returned or lapsed:
+        if changed or returned:
             log.info("the broker is there", extra={"stamp": view.stamp})
             self.on_return(view.stamp)
         if joined:  # there may be orders that nobody has taken part in yet
             self.on_return("")
+
+    def _lapses(self) -> bool:
+        """Whether emitting counts as failing no more, as the broker answers and no order needs it."""
+        untried = not self._emitting and time.monotonic() - self._failed_at > UNTRIED_S
+        if not (self.failing and self._unneeded and untried):
+            return False
+        self._failing_since = None
+        return True
 
     async def _seen(self) -> View:
         at = datetime.now(UTC)

@@ -10,11 +10,12 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 
 from checkout.journal import Journal
 from checkout.metrics import OrderMetrics
-from checkout.orders import Order, Progress
+from checkout.orders import Emission, Order, Progress
 from checkout.settings import Settings
 from servicekit.batching import BatcherClosedError, QueueFullError
 from servicekit.db import StorageUnavailableError
@@ -37,6 +38,18 @@ class Admission:
         self._passes.start("first", order, progress, perform)
 
 
+@dataclass
+class _Running:
+    """A pass that runs. `released_but` are the stamps that the releases since it began have left out."""
+
+    style: str
+    released_but: set[str] = field(default_factory=set)
+
+    def is_released(self, emission: Emission | None) -> bool:
+        """Whether one of them means this order, whose event is there."""
+        return any(emission is None or emission.stamp != stamp for stamp in self.released_but)
+
+
 class Passes:
     """Runs passes, and counts them; `on_room` is called when a later one has ended."""
 
@@ -46,9 +59,8 @@ class Passes:
         self._metrics = metrics
         self._running: dict[str, set[asyncio.Task[None]]] = {"first": set(), "later": set()}
         self._later: Counter[str] = Counter()
-        self._orders: set[str] = set()
+        self._orders: dict[str, _Running] = {}
         self._next: dict[str, Callable[[], None]] = {}
-        self._releases: Counter[str] = Counter()
         self._admitted = 0
         self._closed = False
         self.on_room: Callable[[], None] = lambda: None
@@ -69,16 +81,21 @@ class Passes:
         """How many more later passes of a style may start."""
         return 0 if self._closed else max(0, self._settings.max_later_passes - self._later[style])
 
-    def release(self, style: str) -> None:
-        """What the style depends on is back: a pass that began before, and in vain, is soon repeated."""
-        self._releases[style] += 1
+    def release(self, style: str, but_stamp: str) -> None:
+        """What the style depends on is back: an order over which a pass is running is due at its end.
+
+        Not if its event was emitted under `but_stamp`.
+        """
+        for running in self._orders.values():
+            if running.style == style:
+                running.released_but.add(but_stamp)
 
     def start(self, kind: str, order: Order, progress: Progress, perform: Perform) -> None:
         """Run one pass over an order in the background; after the one that is running here, if there is."""
         if order.order_id in self._orders:
             self._next[order.order_id] = partial(self.start, kind, order, progress, perform)
             return
-        self._orders.add(order.order_id)
+        self._orders[order.order_id] = _Running(order.style)
         task = asyncio.create_task(self._run(order, progress, perform), name=f"pass-{order.order_id}")
         self._running[kind].add(task)
         if kind == "later":
@@ -97,7 +114,7 @@ class Passes:
             await asyncio.gather(*late, return_exceptions=True)
 
     def _ended(self, kind: str, order: Order, task: asyncio.Task[None]) -> None:
-        self._orders.discard(order.order_id)
+        del self._orders[order.order_id]
         self._running[kind].discard(task)
         self._metrics.passes.labels(kind).dec()
         start_next = self._next.pop(order.order_id, None)
@@ -109,7 +126,7 @@ class Passes:
 
     async def _run(self, order: Order, progress: Progress, perform: Perform) -> None:
         about = {"order_id": order.order_id, "pass_number": progress.passes + 1}
-        emission, releases = progress.emission, self._releases[order.style]
+        emission, running = progress.emission, self._orders[order.order_id]
         try:
             async with asyncio.timeout(self._settings.pass_timeout_s):
                 reached = await perform(order, progress)
@@ -120,10 +137,12 @@ class Passes:
             log.warning("pass ran out of time", extra=about)
         except Exception:
             log.warning("pass broke off", extra=about, exc_info=True)
-        in_vain = releases != self._releases[order.style] and emission in (None, progress.emission)
-        pause_s = 0.0 if in_vain else self._pause_s(progress.passes)
+        due_at_once = running.is_released(emission)
+        pause_s = 0.0 if due_at_once else self._pause_s(progress.passes)
         try:
             await self._journal.end_pass(order.order_id, pause_s, emission, progress.retries)
+            if running.is_released(emission) and not due_at_once:  # while that was being written
+                await self._journal.end_pass(order.order_id, 0.0, emission, progress.retries)
         except (StorageUnavailableError, QueueFullError, BatcherClosedError):
             log.warning("cannot let go of an order: its lease will run out", extra=about)
 

@@ -7,9 +7,10 @@ down. To resume an order is to perform it again; the services know each order id
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from checkout.journal import Journal
+from checkout.orders import Order, Progress
 from checkout.passes import Passes, Perform
 from checkout.settings import Settings
 
@@ -23,7 +24,7 @@ class Resumer:
 
     While what a style depends on is failing, one of its waiting orders is tried every few seconds before its
     time; once that is back, all of the style's that wait are due, so that none sits out a long pause for
-    nothing.
+    nothing. `on_unneeded` are told, by style, that there is no order to try.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Resumer:
         self._performers = performers
         self._settings = settings
         self._is_failing = is_failing
+        self.on_unneeded: dict[str, Callable[[], None]] = {}
         self._kicked = asyncio.Event()
         self._recovered: dict[str, str] = {}
         self._trial_due_at = dict.fromkeys(performers, 0.0)
@@ -77,25 +79,33 @@ class Resumer:
         if not limits:
             return 0
         claimed = await self._journal.claim(limits, self._settings.lease_s)
-        busy = {order.style for order, _ in claimed}
-        for style in limits.keys() - busy:
+        self._start(claimed)
+        taken = len(claimed)
+        for style in limits.keys() - {order.style for order, _ in claimed}:
             if self._is_failing[style]() and now >= self._trial_due_at[style]:
                 self._trial_due_at[style] = now + TRIAL_EVERY_S
-                claimed += await self._journal.claim_next(self._settings.lease_s, style)
+                trial = await self._journal.claim_next(self._settings.lease_s, style)
+                self._start(trial)
+                taken += len(trial)
+                if not trial and style in self.on_unneeded:
+                    self.on_unneeded[style]()
+        return taken
+
+    def _start(self, claimed: Sequence[tuple[Order, Progress]]) -> None:
         for order, progress in claimed:
             self._passes.start("later", order, progress, self._performers[order.style])
-        return len(claimed)
 
     async def _release(self) -> None:
         for style in tuple(self._recovered):
             but_stamp = self._recovered.pop(style)
+            self._passes.release(style, but_stamp)
             try:
-                self._passes.release(style)
                 count = await self._journal.make_all_due(style, but_stamp=but_stamp)
-            except BaseException:
+            except Exception:  # to be repeated, and no reason to take nothing up meanwhile
+                log.warning("cannot make orders due", extra={"style": style}, exc_info=True)
                 self.recovered(style, but_stamp)
-                raise
-            log.info("waiting orders are due", extra={"style": style, "count": count})
+            else:
+                log.info("waiting orders are due", extra={"style": style, "count": count})
 
     async def _pause(self) -> None:
         try:

@@ -68,6 +68,8 @@ class Settings(ServiceSettings):
             )
         if self.pass_timeout_s >= self.lease_s:
             raise ValueError("CHECKOUT_LEASE_S must be longer than CHECKOUT_PASS_TIMEOUT_S")
+        if self.publish_timeout_s >= self.pass_timeout_s:
+            raise ValueError("CHECKOUT_PASS_TIMEOUT_S must be longer than CHECKOUT_PUBLISH_TIMEOUT_S")
         self.callers()
         return self
 

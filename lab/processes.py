@@ -272,13 +272,13 @@ def _read_stamps(file: Path) -> list[Stamp]:
 
 
 def _is_stopped(pid: int) -> bool:
-    if not hasattr(os, "waitid"):  # macOS, where a process stops as a whole
-        import psutil
+    import psutil
 
-        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     try:
-        return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG) is not None
-    except ChildProcessError as error:
+        if hasattr(os, "waitid"):
+            return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG) is not None
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)  # macOS stops a process as a whole
+    except (ChildProcessError, psutil.Error) as error:
         raise LabError(f"process {pid} has ended", FAILED) from error
 
 

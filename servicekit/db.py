@@ -353,7 +353,9 @@ def _postgres_engine(url: str, timeout_s: float) -> Engine:
             "keepalives_idle": 5,
             "keepalives_interval": 2,
             "keepalives_count": 3,
-            "options": f"-c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds}",
+            # The last: of a replica that is frozen in a transaction, the locks are freed.
+            "options": f"-c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds}"
+            f" -c idle_in_transaction_session_timeout={milliseconds}",
         },
     )
 

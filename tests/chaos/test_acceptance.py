@@ -27,10 +27,10 @@ def test_five_hundred_orders_survive_a_kill_each_second(
 ) -> None:
     with live_system(tmp_path) as system:
         with system.orders(ORDERS, RATE, "--style", style) as orders:
-            hit = kill_in_turn(system, KILLS, every_s=ORDERS / RATE / KILLS, wipe_after=wipe_after)
+            done = kill_in_turn(system, KILLS, every_s=ORDERS / RATE / KILLS, wipe_after=wipe_after)
             placed = orders.finish()
         report = system.audit()
-        assert set(hit) == set(PROCESSES)
-        assert sum(hit.values()) == KILLS
+        assert set(done.kills) == set(PROCESSES)
+        assert done.kills.total() == KILLS
         assert report["accepted"] == placed["accepted"] == ORDERS
         assert report["orders"] == {"in_progress": 0, "needs_attention": 0, "completed": ORDERS}

@@ -72,6 +72,70 @@ async def test_while_an_order_waits_emitting_goes_on_failing_though_the_broker_a
     assert await metric(dance, FAILING) > 0.4
 
 
+async def test_while_no_order_can_be_tried_nobody_knows_that_emitting_works(
+    dance: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UNTRIED_S", 0.1)
+
+    async def locked(lease_s: float, style: str) -> Any:
+        raise StorageUnavailableError("locked")
+
+    dance.broker.full.add(ORDERS)
+    monkeypatch.setattr(dance.journal, "claim_next", locked)
+    await placed_now(dance)
+    await eventually(lambda: dance.choreography.broker.failing)
+    await asyncio.sleep(0.5)
+    assert await metric(dance, FAILING) > 0.3
+
+
+async def test_it_lapses_though_who_takes_part_cannot_be_written_down(
+    dance: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def locked(durables: object) -> bool:
+        raise StorageUnavailableError("locked")
+
+    monkeypatch.setattr(module, "UNTRIED_S", 0.1)
+    monkeypatch.setattr(dance.choreography.broker, "_observe", locked)
+    dance.broker.full.add(ORDERS)
+    with pytest.raises(BusUnavailableError):
+        await dance.choreography.broker.emit(b"{}")
+    await eventually(lambda: not dance.choreography.broker.failing)
+
+
+async def test_a_start_without_the_broker_throws_no_emission_away(opening: Opening) -> None:
+    broker = FakeBroker()
+    async with opening(broker=broker, resume_min_s=600) as world:
+        await everybody_takes_part(world)
+        await world.dancers["email"].stop()
+        order_id = await placed_now(world)
+        await world.until_step(order_id, "warehouse", "succeeded")
+        await world.until_step(order_id, "rewards", "succeeded")
+        await eventually(no_pass_runs)
+    broker.up = False
+    async with opening(broker=broker, resume_min_s=600, dancing=False) as world:
+        await world.until_error(order_id, "email", "no-outcome")
+        await eventually(no_pass_runs)
+        broker.start()
+        world.dancers["email"].start()
+        await world.until(order_id, "completed")
+        assert len(emitted(world, order_id)) == 1
+
+
+async def test_orders_taken_up_are_worked_on_though_the_trial_of_another_style_fails(
+    dance: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stumble(lease_s: float, style: str) -> Any:
+        raise StorageUnavailableError("locked")
+
+    monkeypatch.setattr(dance.journal, "claim_next", stumble)
+    dance.broker.full.add(ORDERS)
+    with pytest.raises(BusUnavailableError):
+        await dance.choreography.broker.emit(b"{}")
+    placed = placement(lease_s=-1)
+    await dance.journal.accept(placed)
+    await dance.until(placed.order.order_id, "completed")
+
+
 async def test_a_broker_that_was_never_reached_is_failing(opening: Opening) -> None:
     broker = FakeBroker()
     broker.up = False

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.checkout.placements import NOW, failure, placement, up_to
 from tests.checkout.world import World, eventually, no_pass_runs
 
 EMISSION = Emission("orders/outcomes", 7, NOW)
-LATER = replace(EMISSION, sequence=8, at=NOW + timedelta(hours=1))
+LATER = Emission("orders/new-outcomes", 8, NOW + timedelta(hours=1))
 STYLE = "choreography"
 
 
@@ -37,7 +38,7 @@ def once(gate: asyncio.Event, reached: Callable[[Progress], Progress]) -> Callab
     [
         (STYLE, EMISSION, True),
         (STYLE, None, True),
-        (STYLE, LATER, False),  # it has brought something, after the broker was back or just before
+        (STYLE, LATER, False),  # it has been emitted to the streams that there are now
         ("orchestration", None, False),
     ],
 )
@@ -49,10 +50,31 @@ async def test_a_pass_in_vain_during_which_what_it_needs_came_back_is_repeated_a
         gate = asyncio.Event()
         world.passes.start("later", order, progress, once(gate, lambda seen: replace(seen, emission=reached)))
         await asyncio.sleep(0)
-        world.passes.release(style)
+        world.passes.release(style, LATER.stamp)
         gate.set()
         await eventually(no_pass_runs)
         assert len(await world.journal.claim(up_to(1), 60)) == is_due
+
+
+async def test_an_order_that_is_released_while_the_end_of_its_pass_is_written_is_due_all_the_same(
+    opening: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opening(resuming=False, resume_min_s=600) as world:
+        order, progress = await accepted(world)
+        gate = asyncio.Event()
+        gate.set()
+        end_pass = world.journal.end_pass
+
+        async def released_meanwhile(*told: Any) -> None:
+            if told[1] > 0:
+                world.passes.release(STYLE, LATER.stamp)
+                assert await world.journal.make_all_due(STYLE) == 0  # it is still leased
+            await end_pass(*told)
+
+        monkeypatch.setattr(world.journal, "end_pass", released_meanwhile)
+        world.passes.start("later", order, progress, once(gate, lambda seen: seen))
+        await eventually(no_pass_runs)
+        assert len(await world.journal.claim(up_to(1), 60)) == 1
 
 
 async def test_an_order_that_is_taken_up_while_a_pass_over_it_runs_gets_the_next_pass_after_it(

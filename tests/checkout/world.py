@@ -241,8 +241,7 @@ async def open_world(
         choreography = Choreography(journal, passes, conn, participants, settings.lease_s, timeline)
         stack.push_async_callback(passes.aclose, 0.0)
         resumer = resumer_for(journal, passes, settings, orchestration, choreography)
-        if opened.dialect == "sqlite":
-            await journal.make_all_due(leased_too=True)
+        await journal.make_all_due(leased_too=opened.dialect == "sqlite")
         if resuming:
             await in_background(stack, resumer.run())
         choreography_metrics = ChoreographyMetrics(metrics.registry, conn.failing_s)

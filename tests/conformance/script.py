@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab.samples import ADDRESSES, PRODUCTS
+from lab.system import BROKER, CONDUCTOR
 from tests.support.faults import PARTICIPANTS
 
 ORDERS = 10
@@ -78,13 +79,20 @@ def _body(chance: random.Random, number: int) -> Mapping[str, Any]:
 
 
 def _faults(chance: random.Random) -> dict[int, tuple[str, str]]:
-    """One service is killed, one is stopped for a while, one is frozen for a while."""
+    """One service is killed, one stopped for a while, one frozen for a while; the broker dies, and forgets.
+
+    It does so while the stopped and the frozen one have yet to hear of some orders.
+    """
     killed, stopped, frozen = chance.sample(PARTICIPANTS, 3)
+    broker = ["kill", "wipe"]
+    chance.shuffle(broker)
     return {
         1: ("stop", stopped),
         2: ("kill", killed),
+        3: (broker[0], BROKER),
         4: ("start", stopped),
         5: ("pause", frozen),
-        7: ("kill", "checkout"),
+        7: ("kill", CONDUCTOR),
+        8: (broker[1], BROKER),
         9: ("resume", frozen),
     }

@@ -72,7 +72,7 @@ def _run(system: LiveSystem, style: str, seed: int) -> dict[str, Any]:
 
 
 def _commit(system: LiveSystem, verb: str, name: str) -> None:
-    if verb == "kill":
+    if verb in ("kill", "wipe"):
         system.wait_ready(name)
     call(system.lab, verb, name)
 

@@ -1,12 +1,12 @@
 """The broker in trouble, participants who are away, and events that come twice, late, or broken.
 
-Orders are accepted whatever the broker does; nobody hears an event to any second effect; and what one event
+Orders say whom they wait for; nobody hears an event to any second effect; and what one event
 has wrong stays that event's own trouble.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -29,14 +29,13 @@ from tests.support.faults import (
     held_up_by,
     locked,
     make_whole,
-    paused,
     place,
+    place_now,
     stopped,
     until,
 )
 from tests.support.system import ORDER, RESUME_SOON, LiveSystem, eventually, live_system
 
-AWAY_S = 4.0
 PASSES_S = 3.0  # of passes that come every two seconds at the latest
 TRIES = 7  # of a participant in trouble: more than a refused event gets
 REFUSED = {**ORDER, "lines": [{"sku": "REFUSE-ME", "quantity": 1, "unit_price_minor": 100}]}
@@ -58,48 +57,10 @@ def leave_it_whole(system: LiveSystem) -> Iterator[None]:
     make_whole(system)
 
 
-def _killed(system: LiveSystem) -> None:
-    system.wait_ready("broker", but=system.kill("broker"))
-
-
-def _frozen(system: LiveSystem) -> None:
-    with paused(system, "broker"):
-        time.sleep(AWAY_S)
-
-
-def _restarted(system: LiveSystem) -> None:
-    with stopped(system, "broker"):
-        time.sleep(AWAY_S)
-
-
-def _wiped(system: LiveSystem) -> None:
-    with paused(system, "warehouse"):  # so that events are lost that somebody still waits for
-        before = last_sequence(system, ORDERS)
-        eventually(lambda: last_sequence(system, ORDERS) > before + 5, 20, "events wait")
-        system.wipe()
-        system.wait_ready("broker")
-
-
-@pytest.mark.parametrize("fault", [_killed, _frozen, _restarted, _wiped])
-def test_orders_are_accepted_whatever_the_broker_does_and_complete_after_its_return(
-    system: LiveSystem, fault: Callable[[LiveSystem], None]
-) -> None:
-    before = last_sequence(system, ORDERS)
-    with system.orders(90, 15, "--style", "both") as orders:
-        eventually(lambda: last_sequence(system, ORDERS) > before, 20, "events are emitted")
-        fault(system)
-        placed = orders.finish()
-    assert placed["retries"] == 0  # each order was accepted the first time that it was asked
-    assert placed["completed"] == 90
-    system.audit()
-
-
 def test_an_order_says_that_the_broker_is_away_and_since_when(system: LiveSystem) -> None:
     with system.client("checkout") as checkout:
         with stopped(system, "broker"):
-            placed = place(checkout, style="choreography", wait_s=0)
-            assert placed.status_code == 202, placed.text
-            order_id = placed.json()["order_id"]
+            order_id = place_now(checkout)
 
             def told() -> set[tuple[str | None, bool]]:
                 steps = checkout.get(f"/checkouts/{order_id}").json()["steps"].values()
@@ -194,9 +155,7 @@ def test_events_that_come_twice_or_in_another_order_or_days_later_change_nothing
 
 
 def _place_some(checkout: httpx.Client, count: int) -> list[str]:
-    answers = [place(checkout, style="choreography", wait_s=0) for _ in range(count)]
-    assert {answer.status_code for answer in answers} == {202}
-    return [answer.json()["order_id"] for answer in answers]
+    return [place_now(checkout) for _ in range(count)]
 
 
 def _holdings(system: LiveSystem) -> tuple[int, int]:

@@ -15,10 +15,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.faults import place_now, until
+from tests.support.returns import check_completed_soon_after, now
 from tests.support.system import ORDER, RESUME_SOON, LiveSystem, eventually, unstarted_system
 
 SIZE = "48m"  # each of four databases has a log beside it that grows to 4 MiB
 MOUNT_S = 10.0
+ON_FULL_BROKER = 400  # orders, ten a second
 LONG_S = 35.0  # after which the supervisor would have started the broker again
 REFUSALS = 3  # seen one after the other, before there is room again
 REFUSE_SOON = {"CHECKOUT_DATABASE_TIMEOUT_S": "1"}
@@ -42,7 +45,7 @@ def on_small_disk(tmp_path: Path) -> Iterator[LiveSystem]:
 @pytest.fixture
 def broker_on_small_disk(tmp_path: Path) -> Iterator[LiveSystem]:
     """A system of which only the broker keeps its store there."""
-    with _small_disk(tmp_path / "duet" / "broker"), unstarted_system(tmp_path, RESUME_SOON) as system:
+    with _small_disk(tmp_path / "duet" / "broker"), unstarted_system(tmp_path) as system:
         yield system
 
 
@@ -97,19 +100,25 @@ def test_a_full_disk_of_the_broker_refuses_no_order_and_all_complete_once_there_
     filler = system.lab.broker_folder / "filler"
     with (
         system.client("checkout") as checkout,
-        system.orders(400, 10, "--style", "choreography") as orders,
+        system.orders(ON_FULL_BROKER, 10, "--style", "choreography") as orders,
     ):
         eventually(lambda: _accepted_some(checkout), 15, "orders come in")
+        away_at = now()
         _fill(filler)
         eventually(lambda: _publish_failing_s(checkout) > LONG_S, LONG_S + 20, "publishing fails for long")
         assert system.rows()["broker"]["pid"] == first  # to start it again would not help
+        meanwhile = place_now(checkout)
         filler.unlink()
         system.wait_ready("broker", but=first)
+        back_at = now()
+        afterwards = place_now(checkout)
         placed = orders.finish()
+        single = [until(checkout, order_id) for order_id in (meanwhile, afterwards)]
     assert placed["retries"] == 0
-    assert placed["completed"] == 400
+    check_completed_soon_after(away_at, back_at, [*placed["orders"], *single])
     assert {name for name, row in system.rows().items() if row["restarts"]} == set()
-    assert system.audit()["accepted"] == 400
+    report = system.audit()
+    assert report["orders"] == {"in_progress": 0, "needs_attention": 0, "completed": ON_FULL_BROKER + 2}
 
 
 def _publish_failing_s(checkout: httpx.Client) -> float:

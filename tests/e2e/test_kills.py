@@ -7,9 +7,10 @@ from tests.support.faults import HEAR_SOON
 from tests.support.kills import kill_in_turn
 from tests.support.system import PROCESSES, RESUME_SOON, live_system
 
-KILLS = 32  # with those at the named crash points more than forty in one run of the tests
-ORDERS = 400
-WIPE_AFTER = 10  # kills: three wipes
+KILLS = 40
+WIPE_AFTER = 12  # kills
+WIPES = 3
+ORDERS = 560
 
 
 def test_nothing_is_lost_or_repeated_whoever_is_killed_and_whatever_the_broker_forgets(
@@ -21,10 +22,12 @@ def test_nothing_is_lost_or_repeated_whoever_is_killed_and_whatever_the_broker_f
         live_system(tmp_path, RESUME_SOON | HEAR_SOON) as system,
         system.orders(ORDERS, 14, "--style", "both") as orders,
     ):
-        hit = kill_in_turn(system, KILLS, every_s=0.8, jitter=random.Random(seed), wipe_after=WIPE_AFTER)
-        assert sum(hit.values()) == KILLS
-        assert set(hit) == set(PROCESSES)
-        system.wait_ready()
+        done = kill_in_turn(system, KILLS, every_s=0.7, jitter=random.Random(seed), wipe_after=WIPE_AFTER)
+        assert orders.running  # all of them under load
+        assert set(done.kills) == set(PROCESSES)
+        assert (done.kills.total(), done.wipes) == (KILLS, WIPES)
+        rows = system.wait_ready()
+        assert sum(row["restarts"] for row in rows.values()) == KILLS  # each did end a process
         placed = orders.finish()
         report = system.audit()
         assert report["accepted"] == placed["accepted"] == ORDERS

@@ -21,7 +21,7 @@ import pytest
 from lab.control import call
 from lab.errors import LabError
 from lab.lives import Timing, next_backoff_s
-from lab.processes import LOG_LIMIT_BYTES, Program, StampBook, bound_log, end_leftovers
+from lab.processes import LOG_LIMIT_BYTES, Program, StampBook, bound_log, end_leftovers, wait_stopped
 from lab.supervisor import Supervisor
 from lab.system import System, note_file
 from tests.support.threads import needs_threads, states_of_threads
@@ -213,6 +213,17 @@ async def test_a_pause_that_is_answered_holds_every_thread(bench: Bench) -> None
             assert len(states) > THREADS
             assert set(states) == {"T"}
             await supervisor.command("resume", "a")
+
+
+def test_the_wait_for_a_stop_ends_whatever_the_process_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.processes.STOPPED_WITHIN_S", 0.05)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        with pytest.raises(LabError, match="does not stop"):
+            wait_stopped(process.pid)
+        process.kill()
+        process.wait()
+        with pytest.raises(LabError, match="has ended"):
+            wait_stopped(process.pid)
 
 
 async def test_a_paused_process_can_be_killed_and_stopped(bench: Bench) -> None:

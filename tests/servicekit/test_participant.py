@@ -549,6 +549,8 @@ async def test_two_workers_on_one_database_share_the_work(broker: Broker, postgr
     ):
         other = Party(bus, database, postgres_url, one.settings)
         one.start()
+        await one.want(wanted(names[0]))
+        await one.settled()  # there is a durable: two who make it at once may find that nobody listens yet
         other.start()
         try:
             await asyncio.gather(*(one.want(wanted(name), wanted(name)) for name in names))

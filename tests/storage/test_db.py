@@ -278,6 +278,27 @@ async def test_connections_that_postgresql_drops_between_transactions_are_replac
     admin.dispose()
 
 
+async def test_a_process_that_is_frozen_in_a_transaction_holds_nobody_up_for_ever(postgres_url: str) -> None:
+    taken, thaw = threading.Event(), threading.Event()
+
+    def freeze(connection: Connection) -> None:
+        connection.exec_driver_sql("LOCK TABLE notes IN EXCLUSIVE MODE")
+        taken.set()
+        thaw.wait(30)
+
+    async with Database(postgres_url, timeout_s=0.5) as frozen, Database(postgres_url, timeout_s=5) as other:
+        await other.write(create)
+        writing = asyncio.create_task(frozen.write(freeze))
+        await asyncio.to_thread(taken.wait, 10)
+        try:
+            assert await other.batch(keep, [("a", 1)]) == ["new"]
+        finally:
+            thaw.set()
+        await asyncio.wait([writing], timeout=30)
+        with pytest.raises(StorageUnavailableError):
+            await writing
+
+
 async def test_two_transactions_that_wait_for_each_other_both_come_through(postgres_url: str) -> None:
     meet = threading.Barrier(2)
     tries = {"a": 0, "b": 0}

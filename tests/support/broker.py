@@ -25,7 +25,7 @@ class Broker:
     """A running nats-server. `authorization` is that block of its configuration, if there is one."""
 
     def __init__(self, folder: Path, *, authorization: str = "", extra: str = "") -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.store = folder / "store"
         self._config = folder / "nats.conf"
         self._config.write_text(
@@ -114,7 +114,7 @@ def running_broker(folder: Path, *, authorization: str = "", extra: str = "") ->
         broker.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
