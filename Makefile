@@ -1,7 +1,7 @@
 # Every target is one line; logic lives in Python. `make help` lists them.
 PYTHON ?= python3
 BIN := .venv/bin
-TESTS := -n 3 --dist loadfile
+TESTS := -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup run test check chaos bench clean lock
 
@@ -13,13 +13,13 @@ setup: .venv/.run-stamp ## make .venv with what running needs, pinned by hash
 run: setup ## start the system, place a checkout in each style, serve until Ctrl-C
 	@$(BIN)/duet up --first-order
 
-test: .venv/.test-stamp ## run every test but the long kill tests (under 5 minutes)
+test: .venv/.test-stamp ## run every test but the longest fault tests (under 5 minutes)
 	@$(BIN)/python -m pytest $(TESTS) -m "not chaos"
 
 check: .venv/.test-stamp ## lint, types and import boundaries
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m pytest -q tests/contract/test_boundaries.py
 
-chaos: .venv/.test-stamp ## the long kill tests (under 10 minutes)
+chaos: .venv/.test-stamp ## the longest fault tests: kills, wipes, the broker's full disk (under 10 minutes)
 	@$(BIN)/python -m pytest -m chaos
 
 bench: setup ## the conductor, durable, beside two that are not

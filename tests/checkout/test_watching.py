@@ -134,7 +134,7 @@ async def test_an_order_of_a_dead_replica_is_finished_by_the_other_once_its_leas
     migrate(PACKAGE, postgres_url)
     fakes = {name: FakeService(name) for name in ("email", "warehouse", "rewards")}
     fakes["email"].always = answer(503, headers={"retry-after": "5"})
-    leases: dict[str, Any] = {"lease_s": 0.5, "pass_timeout_s": 0.4}
+    leases: dict[str, Any] = {"lease_s": 0.5, "pass_timeout_s": 0.4, "publish_timeout_s": 0.3}
     async with Database(postgres_url, timeout_s=5) as database:
         async with open_world(
             postgres_url, services=fakes, resuming=False, database=database, **leases

@@ -91,6 +91,7 @@ def test_a_full_disk_refuses_orders_while_it_lasts_and_loses_none(on_small_disk:
     assert system.audit()["accepted"] == 150
 
 
+@pytest.mark.chaos
 def test_a_full_disk_of_the_broker_refuses_no_order_and_all_complete_once_there_is_room(
     broker_on_small_disk: LiveSystem,
 ) -> None:

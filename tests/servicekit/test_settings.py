@@ -204,6 +204,8 @@ def test_malformed_caller_keys_are_refused(keys: str) -> None:
         checkout(caller_keys=keys)
 
 
-def test_a_pass_must_end_before_its_lease() -> None:
+def test_a_pass_must_end_before_its_lease_and_hear_how_an_emission_ends() -> None:
     with pytest.raises(ValueError, match="LEASE_S"):
         checkout(pass_timeout_s=15, lease_s=15)
+    with pytest.raises(ValueError, match="PUBLISH_TIMEOUT_S"):
+        checkout(pass_timeout_s=2, publish_timeout_s=2)
