@@ -37,6 +37,8 @@ TIMELINE_ACK_WAIT_S = 10.0
 # While somebody expected has yet to join, somebody waits for the system to be ready; but not for ever.
 FIRST_LOOKS_FOR_S = 60.0
 LEAST_PAUSE_S = 0.2
+# At the start, and after a connection was lost, the first look is too early.
+FAILURES_BEFORE_WARNING = 2
 # After so long without a try, and without an order that waits for one, nothing is known to fail.
 UNTRIED_S = 10.0
 # While outcomes wait to be read, an event's may be among them.
@@ -165,15 +167,15 @@ class Broker:
 
     async def run(self) -> None:
         """For ever: keep the streams in being, and see who listens."""
-        reachable = True
+        failures = 0
         while True:
             try:
                 await self._look()
-                reachable = True
+                failures = 0
             except (BusUnavailableError, StorageUnavailableError) as exc:
-                if reachable:
+                failures += 1
+                if failures == FAILURES_BEFORE_WARNING:
                     log.warning("the broker cannot be looked at", extra={"error": str(exc)})
-                reachable = False
             except Exception:
                 log.warning("looking at the broker broke off", exc_info=True)
             await self._pause()

@@ -114,6 +114,8 @@ def replay(
     if every:
         found = _read_open(context, system)
         keys = list(dict.fromkeys(letter.key for letter in found if letter.readable))
+        if not keys and not as_json:
+            typer.echo("No dead letter is open.")
         confirm(f"replay {len(keys)} orders?", yes=yes or not keys)
     else:
         found = _read(system)
@@ -232,7 +234,7 @@ def _read_open(context: typer.Context, system: System, limit: int | None = None)
 async def _open_of(
     client: "httpx.AsyncClient", system: System, letters: Sequence["Letter"], patience: "Patience"
 ) -> list["Letter"]:
-    """Those of the letters whose step has still come to nothing; whatever cannot be told counts as open."""
+    """Those of the letters whose step has still come to nothing, or whose order checkout does not know."""
     from lab.client import each
     from lab.reading import get_checkout
 
@@ -241,7 +243,11 @@ async def _open_of(
     async def look(key: str) -> None:
         orders[key] = await get_checkout(client, system, key, patience)
 
-    await each(list(dict.fromkeys(letter.key for letter in letters if letter.readable)), look, AT_ONCE)
+    try:
+        await each(list(dict.fromkeys(letter.key for letter in letters if letter.readable)), look, AT_ONCE)
+    except LabError as error:
+        hint = "`duet dlq list --all` asks the broker alone"
+        raise LabError(f"{error} ({hint})", error.exit_code) from None
     return [letter for letter in letters if _is_open(letter.participant, orders.get(letter.key))]
 
 

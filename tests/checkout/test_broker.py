@@ -346,6 +346,26 @@ async def test_news_that_comes_while_orders_are_made_due_is_not_lost(
     task.cancel()
 
 
+async def test_whatever_was_to_be_released_is_though_less_is_asked_for_afterwards(
+    dance: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[str] = []
+
+    async def noted(style: str, *, but_stamp: str) -> int:
+        released.append(but_stamp)
+        return 0
+
+    journal = Journal(dance.database, dance.watchers)
+    monkeypatch.setattr(journal, "make_all_due", noted)
+    resumer = Resumer(journal, dance.passes, {}, dance.settings, {})
+    for but_stamp in ("", "one", "one"):
+        resumer.recovered("choreography", but_stamp)
+    task = asyncio.create_task(resumer.run())
+    await eventually(lambda: released)
+    assert released == [""]
+    task.cancel()
+
+
 async def test_one_styles_later_passes_take_no_room_from_the_others(opening: Opening) -> None:
     async with opening(max_later_passes=1, pass_timeout_s=50, lease_s=100, call_timeout_s=30) as world:
         await everybody_takes_part(world)

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Table, create_engine, inspect, select, text, 
 
 from checkout import leases, store, tables
 from checkout.journal import Journal, UnknownOrderError
+from checkout.leases import End
 from checkout.orders import (
     OrderStatus,
     Progress,
@@ -323,6 +324,29 @@ async def test_a_claimer_passes_over_what_another_holds_at_the_moment(postgres_u
     with engine.begin() as holder, engine.begin() as passer:
         assert len(leases.claim(holder, up_to(10), 60)) == 1
         assert leases.claim(passer, up_to(10), 60) == []
+    engine.dispose()
+
+
+def test_making_due_waits_for_what_another_holds_at_the_moment(postgres_url: str) -> None:
+    migrate(PACKAGE, postgres_url)
+    engine = create_engine(postgres_url)
+    placed = placement()
+    with engine.begin() as connection:
+        store.accept(connection, [placed])
+        leases.end_passes(connection, [End(placed.order.order_id, 600)])
+    made: list[int] = []
+
+    def make_due() -> None:
+        with engine.begin() as connection:
+            made.append(leases.make_due(connection, 10, style=None, but_stamp="", leased_too=False))
+
+    waiting = threading.Thread(target=make_due)
+    with engine.begin() as holder:
+        store.progress_of(holder, [placed.order.order_id], lock=True)
+        waiting.start()
+        waiting.join(0.3)
+    waiting.join(10)
+    assert made == [1]
     engine.dispose()
 
 

@@ -9,6 +9,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from lab import dlq
+from lab.client import NoAnswerError
 from tests.lab.at_broker import at_broker, event_of, lead_to_broker
 from tests.lab.fake_system import FakeSystem, make_fake, run_command
 from tests.support.broker import Broker
@@ -276,3 +277,22 @@ def test_where_no_broker_answers_it_says_so_in_one_line(fake: FakeSystem, broker
     result = run_command(dlq, fake, "dlq", "list")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert "broker" in result.stderr
+
+
+def test_where_checkout_does_not_answer_it_says_how_to_list_without_it(
+    fake: FakeSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(*_: object) -> None:
+        raise NoAnswerError("checkout does not answer")
+
+    monkeypatch.setattr("lab.reading.get_checkout", silent)
+    result = run_command(dlq, fake, "dlq", "list")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "`duet dlq list --all`" in result.stderr
+    assert run_command(dlq, fake, "dlq", "list", "--all").exit_code == 0
+
+
+def test_where_no_dead_letter_is_open_replaying_all_says_so(fake: FakeSystem) -> None:
+    for number in range(2):
+        result = run_command(dlq, fake, "dlq", "replay", "--all", "--yes")
+        assert ("No dead letter is open." in result.stdout) == bool(number)
