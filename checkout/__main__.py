@@ -53,10 +53,8 @@ async def main() -> None:
         choreography = await _choreography(stack, settings, journal, passes, participants, metrics)
         # Ended first: what still runs may use all of the above.
         stack.push_async_callback(passes.aclose, PASSES_END_WITHIN_S)
-        resumer = resumer_for(journal, passes, settings, orchestration, choreography)
-        # What orders waited for may be back. Nobody else serves a file, so nobody else holds a lease there.
-        alone = database.dialect == "sqlite"
-        await journal.make_all_due(leased_too=alone)
+        alone = database.dialect == "sqlite"  # nobody else serves this file, so nobody else holds a lease
+        resumer = resumer_for(journal, passes, settings, orchestration, choreography, alone=alone)
         if not alone:
             await in_background(stack, watchers.poll(journal.refresh))
         await in_background(stack, resumer.run())
@@ -121,6 +119,8 @@ def resumer_for(
     settings: Settings,
     orchestration: Orchestration,
     choreography: Choreography,
+    *,
+    alone: bool,
 ) -> Resumer:
     """The resumer of both styles, told when what a style depends on is back."""
     clients, broker = orchestration.clients, choreography.broker
@@ -129,12 +129,11 @@ def resumer_for(
         "orchestration": lambda: any(client.failing for client in clients.values()),
         "choreography": lambda: broker.failing,
     }
-    resumer = Resumer(journal, passes, performers, settings, is_failing)
+    resumer = Resumer(journal, passes, performers, settings, is_failing, alone=alone)
     passes.on_room = resumer.kick
     for client in clients.values():
         client.on_recovery = partial(resumer.recovered, "orchestration")
     broker.on_return = partial(resumer.recovered, "choreography")
-    resumer.on_unneeded["choreography"] = broker.unneeded
     return resumer
 
 

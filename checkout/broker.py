@@ -39,7 +39,7 @@ FIRST_LOOKS_FOR_S = 60.0
 LEAST_PAUSE_S = 0.2
 # At the start, and after a connection was lost, the first look is too early.
 FAILURES_BEFORE_WARNING = 2
-# After so long without a try, and without an order that waits for one, nothing is known to fail.
+# While emitting fails, a waiting order is tried every two seconds: after so long without a try none needs it.
 UNTRIED_S = 10.0
 # While outcomes wait to be read, an event's may be among them.
 UNHEARD_S = 300.0
@@ -87,7 +87,6 @@ class Broker:
         self._expected_until = time.monotonic() + FIRST_LOOKS_FOR_S
         self._failing_since: float | None = None
         self._failed_at = 0.0
-        self._unneeded = False
         self._emitting = 0
         bus.on_connected.append(self._connected)
 
@@ -99,10 +98,6 @@ class Broker:
     def failing_s(self) -> float:
         """For how many seconds emitting has failed; 0 while it works, or nothing was tried."""
         return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
-
-    def unneeded(self) -> None:
-        """Told while emitting fails: no order waits for it."""
-        self._unneeded = True
 
     async def emit(self, payload: bytes) -> Emission:
         """Have one event stored. Raises BusUnavailableError: it may be stored all the same.
@@ -120,7 +115,6 @@ class Broker:
         except BusUnavailableError:
             self._failed_at = time.monotonic()
             self._failing_since = self._failing_since or self._failed_at
-            self._unneeded = False
             self._look_now.set()
             raise
         finally:
@@ -204,9 +198,9 @@ class Broker:
             self.on_return("")
 
     def _lapses(self) -> bool:
-        """Whether emitting counts as failing no more, as the broker answers and no order needs it."""
+        """Whether emitting counts as failing no more, as the broker answers and nothing has been tried."""
         untried = not self._emitting and time.monotonic() - self._failed_at > UNTRIED_S
-        if not (self.failing and self._unneeded and untried):
+        if not (self.failing and untried):
             return False
         self._failing_since = None
         return True

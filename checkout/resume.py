@@ -13,6 +13,7 @@ from checkout.journal import Journal
 from checkout.orders import Order, Progress
 from checkout.passes import Passes, Perform
 from checkout.settings import Settings
+from servicekit.db import StorageUnavailableError
 
 log = logging.getLogger("checkout.resume")
 
@@ -24,7 +25,10 @@ class Resumer:
 
     While what a style depends on is failing, one of its waiting orders is tried every few seconds before its
     time; once that is back, all of the style's that wait are due, so that none sits out a long pause for
-    nothing. `on_unneeded` are told, by style, that there is no order to try.
+    nothing.
+
+    It begins with all that waits, for what it waited for may be back; with what is leased too, if this
+    process is `alone` with its database.
     """
 
     def __init__(
@@ -34,13 +38,17 @@ class Resumer:
         performers: Mapping[str, Perform],
         settings: Settings,
         is_failing: Mapping[str, Callable[[], bool]],
+        *,
+        alone: bool,
     ) -> None:
         self._journal = journal
         self._passes = passes
         self._performers = performers
         self._settings = settings
         self._is_failing = is_failing
-        self.on_unneeded: dict[str, Callable[[], None]] = {}
+        self._alone = alone
+        self._has_begun = False
+        self._trouble: type[Exception] | None = None
         self._kicked = asyncio.Event()
         self._recovered: dict[str, str] = {}
         self._trial_due_at = dict.fromkeys(performers, 0.0)
@@ -64,14 +72,18 @@ class Resumer:
         while True:
             try:
                 taken = await self._round()
-            except Exception:
-                log.warning("cannot look for unfinished orders", exc_info=True)
+                self._trouble = None
+            except Exception as exc:
+                self._tell(exc)
                 taken = 0
             if not taken:
                 await self._pause()
 
     async def _round(self) -> int:
         now = time.monotonic()
+        if not self._has_begun:
+            await self._journal.make_all_due(leased_too=self._alone)
+            self._has_begun = True
         if self._recovered and now >= self._release_due_at:
             self._release_due_at = now + TRIAL_EVERY_S
             await self._release()
@@ -87,8 +99,6 @@ class Resumer:
                 trial = await self._journal.claim_next(self._settings.lease_s, style)
                 self._start(trial)
                 taken += len(trial)
-                if not trial and style in self.on_unneeded:
-                    self.on_unneeded[style]()
         return taken
 
     def _start(self, claimed: Sequence[tuple[Order, Progress]]) -> None:
@@ -101,11 +111,18 @@ class Resumer:
             self._passes.release(style, but_stamp)
             try:
                 count = await self._journal.make_all_due(style, but_stamp=but_stamp)
-            except Exception:  # to be repeated, and no reason to take nothing up meanwhile
-                log.warning("cannot make orders due", extra={"style": style}, exc_info=True)
+            except Exception as exc:  # to be repeated, and no reason to take nothing up meanwhile
+                self._tell(exc)
                 self.recovered(style, but_stamp)
             else:
                 log.info("waiting orders are due", extra={"style": style, "count": count})
+
+    def _tell(self, exc: Exception) -> None:
+        """Log trouble once, not at each round that meets it."""
+        if type(exc) is not self._trouble:
+            self._trouble = type(exc)
+            foreseen = isinstance(exc, StorageUnavailableError)
+            log.warning("cannot take up orders", extra={"error": str(exc)}, exc_info=not foreseen)
 
     async def _pause(self) -> None:
         try:

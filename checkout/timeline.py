@@ -21,7 +21,7 @@ from servicekit.hearing import listen
 log = logging.getLogger("checkout.timeline")
 
 MAX_OUTCOMES = 256
-FETCH_WAIT_S = 5.0
+FETCH_WAIT_S = 2.0
 RETRY_S = 1.0
 
 

@@ -11,17 +11,19 @@ from pathlib import Path
 import pytest
 
 from tests.support.kills import kill_in_turn
-from tests.support.system import LiveSystem, live_system
+from tests.support.system import PROCESSES, LiveSystem, live_system
 
-ROUNDS = 3
-KILLS_A_ROUND = 28
-WIPE_AFTER = 4  # kills: seven wipes a round
-ORDERS_A_ROUND = 400
-SUPERVISORS = 6
+ROUNDS = 4
+KILLS_A_ROUND = 50
+WIPE_AFTER = 9  # kills
+WIPES_A_ROUND = 5
+ORDERS_A_ROUND = 680
+SUPERVISORS = 4
 KILLS_BETWEEN = 4
+ORDERS = 400
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_random_kills_under_load_round_after_round(tmp_path: Path) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
@@ -29,7 +31,10 @@ def test_random_kills_under_load_round_after_round(tmp_path: Path) -> None:
     with live_system(tmp_path) as system:
         for number in range(1, ROUNDS + 1):
             with system.orders(ORDERS_A_ROUND, 14, "--style", "both") as orders:
-                kill_in_turn(system, KILLS_A_ROUND, every_s=0.9, jitter=jitter, wipe_after=WIPE_AFTER)
+                done = kill_in_turn(system, KILLS_A_ROUND, every_s=0.7, jitter=jitter, wipe_after=WIPE_AFTER)
+                assert orders.running  # all of them under load
+                assert (done.kills.total(), done.wipes) == (KILLS_A_ROUND, WIPES_A_ROUND)
+                assert set(done.kills) == set(PROCESSES)
                 orders.finish()
             system.wait_ready()
             assert system.audit()["accepted"] == number * ORDERS_A_ROUND
@@ -38,13 +43,13 @@ def test_random_kills_under_load_round_after_round(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_a_killed_supervisor_is_started_again_under_load_and_nothing_is_lost(tmp_path: Path) -> None:
     with live_system(tmp_path) as system:
-        with system.orders(560, 7, "--style", "both") as orders:
+        with system.orders(ORDERS, 7, "--style", "both") as orders:
             for _ in range(SUPERVISORS):
                 kill_in_turn(system, KILLS_BETWEEN, every_s=0.8)
                 _kill_supervisor_and_start_again(system)
             _kill_everything_at_once_and_start_again(system)
             orders.finish()
-        assert system.audit()["accepted"] == 560
+        assert system.audit()["accepted"] == ORDERS
 
 
 def _kill_supervisor_and_start_again(system: LiveSystem) -> None:

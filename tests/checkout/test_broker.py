@@ -72,20 +72,22 @@ async def test_while_an_order_waits_emitting_goes_on_failing_though_the_broker_a
     assert await metric(dance, FAILING) > 0.4
 
 
-async def test_while_no_order_can_be_tried_nobody_knows_that_emitting_works(
+async def test_while_no_order_can_be_tried_a_broker_that_answers_is_not_to_blame(
     dance: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Else the supervisor would start a healthy broker again for as long as a database is locked."""
     monkeypatch.setattr(module, "UNTRIED_S", 0.1)
 
-    async def locked(lease_s: float, style: str) -> Any:
+    async def locked(*_: object) -> Any:
         raise StorageUnavailableError("locked")
 
-    dance.broker.full.add(ORDERS)
-    monkeypatch.setattr(dance.journal, "claim_next", locked)
+    dance.broker.stop()
     await placed_now(dance)
     await eventually(lambda: dance.choreography.broker.failing)
-    await asyncio.sleep(0.5)
-    assert await metric(dance, FAILING) > 0.3
+    for name in ("claim", "claim_next"):
+        monkeypatch.setattr(dance.journal, name, locked)
+    dance.broker.start()
+    await eventually(lambda: not dance.choreography.broker.failing)
 
 
 async def test_it_lapses_though_who_takes_part_cannot_be_written_down(
@@ -328,7 +330,9 @@ async def test_news_that_comes_while_orders_are_made_due_is_not_lost(
 ) -> None:
     released: list[str] = []
 
-    async def slowly(style: str, *, but_stamp: str) -> int:
+    async def slowly(style: str | None = None, *, but_stamp: str = "", leased_too: bool = False) -> int:
+        if style is None:
+            return 0
         released.append(but_stamp)
         if len(released) == 1:
             resumer.recovered("choreography", "two")
@@ -338,11 +342,38 @@ async def test_news_that_comes_while_orders_are_made_due_is_not_lost(
 
     journal = Journal(dance.database, dance.watchers)
     monkeypatch.setattr(journal, "make_all_due", slowly)
-    resumer = Resumer(journal, dance.passes, {}, dance.settings, {})
+    resumer = Resumer(journal, dance.passes, {}, dance.settings, {}, alone=False)
     resumer.recovered("choreography", "one")
     task = asyncio.create_task(resumer.run())
     await eventually(lambda: len(released) >= 3)
     assert released == ["one", "two", "two"]
+    task.cancel()
+
+
+async def test_a_start_with_a_locked_database_waits_for_it_and_says_so_once(
+    dance: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[bool] = []
+
+    async def locked_at_first(style: str | None = None, *, leased_too: bool) -> int:
+        asked.append(leased_too)
+        if len(asked) < 5:
+            raise StorageUnavailableError("locked")
+        return 0
+
+    journal = Journal(dance.database, dance.watchers)
+    monkeypatch.setattr(journal, "make_all_due", locked_at_first)
+    resumer = Resumer(journal, dance.passes, {}, dance.settings, {}, alone=True)
+    task = asyncio.create_task(resumer.run())
+    await eventually(lambda: len(asked) == 5)
+    await pauses(dance)
+    assert asked == [True] * 5
+    said = [
+        record
+        for record in caplog.records
+        if record.name == "checkout.resume" and record.levelname == "WARNING"
+    ]
+    assert [(record.getMessage(), record.exc_info) for record in said] == [("cannot take up orders", False)]
     task.cancel()
 
 
@@ -351,13 +382,15 @@ async def test_whatever_was_to_be_released_is_though_less_is_asked_for_afterward
 ) -> None:
     released: list[str] = []
 
-    async def noted(style: str, *, but_stamp: str) -> int:
+    async def noted(style: str | None = None, *, but_stamp: str = "", leased_too: bool = False) -> int:
+        if style is None:
+            return 0
         released.append(but_stamp)
         return 0
 
     journal = Journal(dance.database, dance.watchers)
     monkeypatch.setattr(journal, "make_all_due", noted)
-    resumer = Resumer(journal, dance.passes, {}, dance.settings, {})
+    resumer = Resumer(journal, dance.passes, {}, dance.settings, {}, alone=False)
     for but_stamp in ("", "one", "one"):
         resumer.recovered("choreography", but_stamp)
     task = asyncio.create_task(resumer.run())

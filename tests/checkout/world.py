@@ -240,8 +240,8 @@ async def open_world(
         timeline = settings.timeline == "on"
         choreography = Choreography(journal, passes, conn, participants, settings.lease_s, timeline)
         stack.push_async_callback(passes.aclose, 0.0)
-        resumer = resumer_for(journal, passes, settings, orchestration, choreography)
-        await journal.make_all_due(leased_too=opened.dialect == "sqlite")
+        alone = opened.dialect == "sqlite"
+        resumer = resumer_for(journal, passes, settings, orchestration, choreography, alone=alone)
         if resuming:
             await in_background(stack, resumer.run())
         choreography_metrics = ChoreographyMetrics(metrics.registry, conn.failing_s)
