@@ -20,7 +20,8 @@ check: .venv/.test-stamp ## lint, types and import boundaries
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m pytest -q tests/contract/test_boundaries.py
 
 chaos: .venv/.test-stamp ## the longest fault tests: kills, wipes, the broker's full disk (under 10 minutes)
-	@$(BIN)/python -m pytest -m chaos
+	@$(BIN)/python -m pytest -m chaos -n 4 --dist load tests/api
+	@$(BIN)/python -m pytest -m chaos --ignore tests/api
 
 bench: setup ## the conductor, durable, beside two that are not
 	@$(BIN)/duet bench conductor

@@ -8,7 +8,7 @@ it is moving that time.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Connection, Float, Text, bindparam, or_, select, update
+from sqlalchemy import BigInteger, Connection, Float, Text, bindparam, case, or_, select, update
 
 from checkout.orders import Emission, Order, OrderStatus, Progress
 from checkout.store import load
@@ -40,7 +40,8 @@ _END_PASS = (
     .values(
         resume_after=epoch_now() + bindparam("delay_s", type_=Float),
         leased=False,
-        passes=orders.c.passes + 1,
+        # Without a pause, because what it needs came back meanwhile, the pauses begin anew.
+        passes=case((bindparam("delay_s", type_=Float) == 0, 0), else_=orders.c.passes + 1),
         event_stamp=bindparam("stamp", type_=Text),
         event_sequence=bindparam("sequence", type_=BigInteger),
         emitted_at=bindparam("at", type_=Instant),
@@ -117,11 +118,12 @@ def make_due(
 ) -> int:
     """Make unfinished orders (of one style) due at once, at most `limit` of those that wait; how many.
 
-    Not those whose event was emitted under `but_stamp`.
+    Their pauses begin anew, also of those that are due already: else an order that is tried often, and in
+    vain, would wait the longest. Not those whose event was emitted under `but_stamp`.
     """
     waiting = select(orders.c.order_id).where(
         orders.c.status == OrderStatus.IN_PROGRESS.value,
-        orders.c.resume_after > _NOW,
+        or_(orders.c.resume_after > _NOW, orders.c.passes > 0),
         or_(orders.c.event_stamp.is_(None), orders.c.event_stamp != but_stamp),
     )
     if style is not None:
@@ -131,7 +133,8 @@ def make_due(
     # Locked ones are waited for: passed over, they would sit out their pause.
     ids = connection.scalars(waiting.order_by(orders.c.order_id).limit(limit).with_for_update()).all()
     if ids:
-        connection.execute(update(orders).where(orders.c.order_id.in_(ids)).values(resume_after=epoch_now()))
+        due = update(orders).where(orders.c.order_id.in_(ids))
+        connection.execute(due.values(resume_after=epoch_now(), passes=0))
     return len(ids)
 
 

@@ -110,7 +110,8 @@ class Outcome:
 class Progress:
     """How far an order has come. `version` grows with each change that a client can see.
 
-    `passes` counts those since an operator last meddled, `retries` how often one asked for a retry.
+    `passes` counts those since the order was last made due before its time, `retries` how often an operator
+    asked for a retry.
     """
 
     order_id: str

@@ -17,7 +17,7 @@ ROUNDS = 4
 KILLS_A_ROUND = 50
 WIPE_AFTER = 9  # kills
 WIPES_A_ROUND = 5
-ORDERS_A_ROUND = 680
+ORDERS_A_ROUND = 660
 SUPERVISORS = 4
 KILLS_BETWEEN = 4
 ORDERS = 400
@@ -30,7 +30,7 @@ def test_random_kills_under_load_round_after_round(tmp_path: Path) -> None:
     jitter = random.Random(seed)
     with live_system(tmp_path) as system:
         for number in range(1, ROUNDS + 1):
-            with system.orders(ORDERS_A_ROUND, 14, "--style", "both") as orders:
+            with system.orders(ORDERS_A_ROUND, 15, "--style", "both") as orders:
                 done = kill_in_turn(system, KILLS_A_ROUND, every_s=0.7, jitter=jitter, wipe_after=WIPE_AFTER)
                 assert orders.running  # all of them under load
                 assert (done.kills.total(), done.wipes) == (KILLS_A_ROUND, WIPES_A_ROUND)

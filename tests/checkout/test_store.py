@@ -396,8 +396,29 @@ async def test_what_waits_for_a_service_falls_due_without_the_first_passes(journ
     for each in (waiting, first):
         await journal.accept(each)
     await journal.end_pass(waiting.order.order_id, 600)
-    assert await journal.make_all_due(leased_too=False) == 1
+    assert await journal.make_all_due() == 1
     assert [found.order_id for found, _ in await journal.claim(up_to(10), 60)] == [waiting.order.order_id]
+
+
+@pytest.mark.parametrize("last_pause_s", [600, -1])  # whether it still waits, or is due already
+async def test_the_pauses_of_what_is_made_due_begin_anew(journal: Journal, last_pause_s: float) -> None:
+    placed = placement()
+    await journal.accept(placed)
+    for pause_s in (5, 10, last_pause_s):
+        await journal.end_pass(placed.order.order_id, pause_s)
+    assert await journal.make_all_due() == 1
+    assert await journal.make_all_due() == 0
+    [(_, progress)] = await journal.claim(up_to(10), 60)
+    assert progress.passes == 0
+
+
+async def test_the_pauses_of_what_is_due_at_the_end_of_its_pass_begin_anew(journal: Journal) -> None:
+    placed = placement()
+    await journal.accept(placed)
+    for pause_s in (5, 10, 0):
+        await journal.end_pass(placed.order.order_id, pause_s)
+    [(_, progress)] = await journal.claim(up_to(10), 60)
+    assert progress.passes == 0
 
 
 async def test_the_next_to_fall_due_can_be_taken_before_its_time(journal: Journal) -> None:
