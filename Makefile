@@ -27,7 +27,7 @@ bench: setup ## the conductor, durable, beside two that are not
 	@$(BIN)/duet bench conductor
 
 clean: ## remove the environment, caches and the default data folder
-	@rm -rf .venv .duet .pytest_cache .mypy_cache .ruff_cache .hypothesis .bench && find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@rm -rf .venv .duet .pytest_cache .mypy_cache .ruff_cache .hypothesis .bench .change && find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock: ## pin the dependencies anew (needs uv)
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group build pyproject.toml -o requirements.lock

@@ -42,8 +42,11 @@ def find_server() -> Path:
     return Path(found)
 
 
-def make_files(system: System) -> None:
-    """Write the broker's passwords that are missing, and its configuration; raise `LabError` if it cannot."""
+def make_files(system: System) -> bool:
+    """Write the broker's passwords that are missing, and its configuration; whether that is another now.
+
+    Raises `LabError` if it cannot.
+    """
     try:
         rights = read_rights(project_root())
         folder.make_broker_passwords(system, rights)
@@ -56,7 +59,11 @@ def make_files(system: System) -> None:
         )
     except ValueError as error:
         raise LabError(f"cannot configure the broker: {error}") from error
-    folder.write_private(system.broker_config_file, config)
+    file = system.broker_config_file
+    if file.exists() and file.read_text() == config:
+        return False
+    folder.write_private(file, config)
+    return True
 
 
 async def prove_durable(system: System) -> None:

@@ -1,4 +1,4 @@
-"""How `duet stop`, `start`, `pause`, `resume`, `kill`, `wipe` and `ps` reach the supervisor.
+"""How `duet stop`, `start`, `pause`, `resume`, `kill`, `wipe`, `deploy` and `ps` reach the supervisor.
 
 One JSON line each way over TCP on loopback, at the port base plus 24: {"token", "verb", "name"} gives
 {"ok": true, "result"} or {"ok": false, "error", "exit_code"}. A request without the operator's token is
@@ -10,7 +10,7 @@ import contextlib
 import hmac
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
 import typer
@@ -30,13 +30,15 @@ VERBS = {
     "resume": "Let a paused process go on.",
     "kill": "Kill a process (SIGKILL); the supervisor starts it anew.",
     "wipe": "Kill the broker, delete its streams, and start it anew.",
+    "deploy": "Start a service anew, or a new one, from its code as it is now; its database is migrated.",
 }
+Deploy = Callable[[str], Awaitable[str]]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @contextlib.asynccontextmanager
-async def serve_control(system: System, supervisor: Supervisor) -> AsyncIterator[None]:
+async def serve_control(system: System, supervisor: Supervisor, deploy: Deploy) -> AsyncIterator[None]:
     """Take commands for the supervisor while the context lasts; raise `OSError` where the port is in use."""
     token = system.tokens().operator
     free = asyncio.Semaphore(CONNECTIONS)
@@ -47,7 +49,7 @@ async def serve_control(system: System, supervisor: Supervisor) -> AsyncIterator
                 async with free, asyncio.timeout(REPLY_TIMEOUT_S):
                     async with asyncio.timeout(REQUEST_TIMEOUT_S):
                         line = await reader.readline()
-                    reply = await _answer(line, token, supervisor)
+                    reply = await _answer(line, token, supervisor, deploy)
                     writer.write(json.dumps(reply).encode() + b"\n")
                     await writer.drain()
         writer.close()
@@ -88,7 +90,7 @@ def register(app: typer.Typer) -> None:
         app.command(verb, help=what)(_command(verb))
 
 
-async def _answer(line: bytes, token: str, supervisor: Supervisor) -> dict[str, Any]:
+async def _answer(line: bytes, token: str, supervisor: Supervisor, deploy: Deploy) -> dict[str, Any]:
     try:
         request = json.loads(line)
         told, verb, name = str(request["token"]), str(request["verb"]), str(request.get("name"))
@@ -99,6 +101,8 @@ async def _answer(line: bytes, token: str, supervisor: Supervisor) -> dict[str, 
     try:
         if verb == "ps":
             return {"ok": True, "result": await supervisor.fresh_rows()}
+        if verb == "deploy":
+            return {"ok": True, "result": await deploy(name)}
         return {"ok": True, "result": await supervisor.command(verb, name)}
     except LabError as error:
         return {"ok": False, "error": str(error), "exit_code": error.exit_code}

@@ -95,6 +95,25 @@ class Supervisor:
         self._notice(said)
         return said
 
+    async def deploy(self, program: Program) -> str:
+        """Run this program in place of the one of its name, which ends first, or beside the others."""
+        child = self._children.get(program.name)
+        if child is None:
+            self._children[program.name] = Child(program, self._book, self._notice, self._timing)
+            self.launch([program.name])
+            return f"{program.name} is starting"
+        child.program = program
+        said = await child.command("restart")
+        self._notice(said)
+        return said
+
+    def reload(self, name: str) -> None:
+        """Have a process read its configuration again; one that does not run will anyway."""
+        pid = self._children[name].pid
+        if pid is not None:
+            signal_group(pid, signal.SIGHUP)
+            self._notice(f"{name} reads its configuration again")
+
     async def end(self) -> None:
         """End every process, politely for `grace_s`, then not; afterwards nothing runs any more."""
         for child in self._children.values():

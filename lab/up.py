@@ -21,6 +21,7 @@ import typer
 from lab import broker, folder
 from lab.broker_revival import revive_broker
 from lab.control import Json, serve_control
+from lab.deploy import deployer
 from lab.errors import LabError
 from lab.processes import StampBook, bound_log, end_leftovers, make_migration, make_programs
 from lab.supervisor import Supervisor
@@ -113,7 +114,7 @@ async def _run(
     book = StampBook(system.supervisor_file, system.port_base, notice, system.nats_url)
     supervisor = Supervisor(make_programs(system, mail), book, notice)
     try:
-        async with serve_control(system, supervisor):
+        async with serve_control(system, supervisor, deployer(system, mail, supervisor)):
             if await _before(asked_to_stop, _start(system, mail, supervisor)):
                 urls = {row["name"]: row["url"] for row in supervisor.rows()}
                 if as_json:

@@ -77,8 +77,12 @@ async def running(
     log: Path,
     talks: bool = False,
     stop_timeout_s: float = STOP_TIMEOUT_S,
+    root: Path = ROOT,
 ) -> AsyncIterator[Child]:
-    """Runs `python -m module` and ends it on the way out; one that `talks` can be asked by `Child.ask`."""
+    """Runs `python -m module` of the tree at `root`, and ends it on the way out.
+
+    One that `talks` can be asked by `Child.ask`.
+    """
     pipe = asyncio.subprocess.PIPE
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
@@ -89,7 +93,7 @@ async def running(
             stdin=pipe if talks else asyncio.subprocess.DEVNULL,
             stdout=pipe if talks else output,
             stderr=output,
-            env={**env, "PYTHONPATH": str(ROOT)},
+            env={**env, "PYTHONPATH": str(root)},
             start_new_session=True,
             limit=LARGEST_LINE_BYTES,
         )

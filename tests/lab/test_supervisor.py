@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -549,3 +550,62 @@ def test_fresh_starts_empty(up: Up) -> None:
     up.begin("--mail", "null", "--fresh")
     assert not up.system.accepted_file.exists()
     assert up.system.tokens() != before
+
+
+async def test_a_deployed_program_takes_the_place_of_the_one_of_its_name_and_a_new_one_stands_beside_it(
+    bench: Bench,
+) -> None:
+    async with bench.supervising(bench.program("a", PLAIN)) as supervisor:
+        await supervisor.until_ready()
+        before = row(supervisor)["pid"]
+        await supervisor.deploy(bench.program("a", PLAIN, offset=1))
+        await supervisor.deploy(bench.program("b", PLAIN, offset=2))
+        await until(lambda: all(found["ready"] for found in supervisor.rows()))
+        assert row(supervisor)["pid"] != before
+        assert [found["url"][-5:] for found in supervisor.rows()] == [
+            f"{bench.base + 1}",
+            f"{bench.base + 2}",
+        ]
+        os.kill(row(supervisor, "b")["pid"], signal.SIGKILL)  # it is kept running, as the first ones are
+        await until(lambda: row(supervisor, "b")["restarts"] == 1 and row(supervisor, "b")["ready"])
+
+
+async def test_a_process_is_told_by_a_hangup_to_read_its_configuration_again(bench: Bench) -> None:
+    code = SERVICE + "signal.signal(signal.SIGHUP, lambda *_: print('again', flush=True))\nserve()"
+    program = bench.program("a", code)
+    async with bench.supervising(program) as supervisor:
+        await supervisor.until_ready()
+        supervisor.reload("a")
+        await until(lambda: "again" in program.log.read_text())
+
+
+def test_a_service_is_deployed_anew_and_one_that_was_not_there_is_found(up: Up) -> None:
+    up.begin("--mail", "null")
+    before = up.ps()
+    root = Path(up.environment["DUET_ROOT"])
+    shutil.copytree(root / "email_svc", root / "invoice_svc")
+    rights = (
+        '[broker]\npublish = ["outcomes.invoice"]\nsubscribe = ["_INBOX_invoice.>"]\nparticipant = true\n'
+    )
+    (root / "invoice_svc" / "service.toml").write_text(f'name = "invoice"\nport = 8004\n{rights}')
+    main = root / "invoice_svc" / "__main__.py"
+    main.write_text(main.read_text().replace("EMAIL_PORT", "INVOICE_PORT"))
+    assert up.duet("deploy", "invoice", *up.place()).returncode == 0
+    until_now(lambda: up.ps().get("invoice", {}).get("ready"))
+    assert "invoice" in json.loads(up.system.tokens_file.read_text())
+    config = json.loads(up.system.broker_config_file.read_text())
+    assert [user["user"] for user in config["accounts"]["invoice"]["users"]] == ["invoice"]
+    broker = up.ps()["broker"]["pid"]
+    assert up.duet("deploy", "broker", *up.place()).returncode == 0
+    assert up.ps()["broker"]["pid"] == broker
+
+    assert up.duet("deploy", "email", *up.place()).returncode == 0
+    until_now(lambda: up.ps()["email"]["ready"])
+    after = up.ps()
+    assert {name for name in before if after[name]["pid"] != before[name]["pid"]} == {"email"}
+
+    unknown = up.duet("deploy", "nobody", *up.place())
+    assert (unknown.returncode, unknown.stderr) == (
+        2,
+        "duet: there is no service nobody: it is one of checkout, email, invoice\n",
+    )

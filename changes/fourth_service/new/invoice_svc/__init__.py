@@ -1,0 +1,1 @@
+"""Issues invoices: one for each order, numbered from 1 without gaps."""
