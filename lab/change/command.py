@@ -81,7 +81,7 @@ def run(scenario: str, style: str, out: Path | None, folder: Path, *, as_json: b
 def describe_setting(setting: Setting, shape: Shape) -> dict[str, Any]:
     """The machine, and how the experiments were run."""
     sentence = (
-        f"Measured on {setting.cores} cores, Python {setting.python}, at commit {setting.commit}: "
+        f"Measured on {setting.cores} cores, Python {setting.python}, at commit {str(setting.commit)[:12]}: "
         f"{shape.rate:g} orders a second, open loop, on a whole system of one process a service, "
         "each service deployed by ending its process and starting it anew."
     )

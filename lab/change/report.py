@@ -50,7 +50,7 @@ class Row:
 
 def arm_name(arm: Arm, careless: str) -> str:
     """What a row is called."""
-    return f"{arm.name}, careless, {careless.replace('_', ' ')}" if careless else arm.name
+    return f"{arm.name}, careless ({careless.replace('_', ' ')})" if careless else arm.name
 
 
 def row(found: Found) -> Row:
@@ -60,7 +60,7 @@ def row(found: Found) -> Row:
         len(found.product),
         sum(each.lines for each in found.product),
         len(found.contracts),
-        1 if found.careless else len(found.arm.stages),
+        min(1, len(found.arm.rollout)) if found.careless else len(found.arm.rollout),
         found.restarts,
         found.lock_step,
         found.refused,
@@ -147,6 +147,7 @@ def _experiment(found: Found) -> dict[str, Any]:
     return {
         "row": row(found),
         "found": found,
+        "proof": f"{str(found.proof.get('what', 'nothing was shown')).rstrip('.')}.",
         "coupling": coupling.compare(found),
         "orders": len(found.fates),
         "pictures": pictures,

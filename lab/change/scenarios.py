@@ -35,6 +35,11 @@ class Arm:
     base: Path | None = None
 
     @property
+    def rollout(self) -> tuple[Path, ...]:
+        """The stages that change anything."""
+        return tuple(stage for stage in self.stages if stage.stat().st_size)
+
+    @property
     def style(self) -> str:
         """The style of the orders that are placed."""
         return self.name if self.name in STYLES else STYLES[0]

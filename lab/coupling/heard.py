@@ -7,7 +7,7 @@ Rules, each applied to every service:
   complete. A `subject=` in a call of `Participant` is one, too, though the right be missing;
 - the schema that it reads there is the `model=` of the `Participant` on that subject, else the model of its
   `Flow("receive", ...)`, else what its code takes out of a `CloudEvent[...]`;
-- a schema is known of whoever tells on that channel. On a channel with a wildcard for its author nobody in
+- a schema is known of whoever tells on that channel. Where a wildcard stands for the author's name nobody in
   particular is meant: that schema is the channel's, so the broker's;
 - a token of a channel that is a service's name is that name: who hears `outcomes.warehouse` names the
   warehouse.
@@ -125,6 +125,15 @@ def _tells(heard: Channel, channels: Sequence[Channel]) -> list[Channel]:
     return [each for each in told if meets(heard.subject, each.subject)]
 
 
+def _means_anybody(heard: Channel, channels: Sequence[Channel]) -> bool:
+    """Whether a wildcard of the channel stands for the name of whoever tells on it."""
+    return any(
+        wanted in ANYBODY and told == each.service
+        for each in _tells(heard, channels)
+        for wanted, told in zip(heard.subject.split("."), each.subject.split("."), strict=False)
+    )
+
+
 def _told_on(heard: Channel, channels: Sequence[Channel]) -> tuple[str, ...]:
     """Everything that is told there: whoever hears is sent it whole, whatever it reads."""
     return tuple(dict.fromkeys(name for each in _tells(heard, channels) for name in each.fields))
@@ -133,7 +142,7 @@ def _told_on(heard: Channel, channels: Sequence[Channel]) -> tuple[str, ...]:
 def _schema(channel: Channel, channels: Sequence[Channel]) -> Iterator[Knows]:
     if not channel.fields:
         return
-    authors = [] if set(channel.subject) & ANYBODY else tellers(channel, channels)
+    authors = [] if _means_anybody(channel, channels) else tellers(channel, channels)
     for name in authors or [BROKER]:
         event = f"event {channel.model}"
         yield Knows(channel.service, name, "schema", event, channel.fields, channel.read_at)

@@ -1,15 +1,21 @@
 """The change scenarios are kept: their patches apply to the tree as it is, and say what they claim to say."""
 
 import compileall
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from lab.change import report
+from lab.change.command import plan
+from lab.change.experiment import Found
 from lab.change.scenarios import Arm, Scenario, read_scenarios
-from lab.change.tree import Touched, Tree
+from lab.change.tree import Tree
+from lab.system import BROKER
 
 ROOT = Path(__file__).parent.parent.parent
 SCENARIOS = read_scenarios(ROOT)
@@ -18,8 +24,17 @@ ARMS = [
     for scenario in SCENARIOS
     for arm in scenario.arms.values()
 ]
+PAGE = ROOT / "docs" / "changes.md"
 LEFT_OUT = ("tests/", "docs/", "changes/")
 BOUNDARIES = "tests/contract/test_boundaries.py"
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A changed tree, and by stage the existing services whose code has changed."""
+
+    tree: Tree
+    stages: list[list[str]]
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +44,31 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 
 @pytest.fixture
-def changed(tree: Tree, scenario: Scenario, arm: Arm) -> Iterator[Tree]:
+def changed(tree: Tree, scenario: Scenario, arm: Arm) -> Iterator[Changed]:
     """The tree with all stages of an arm applied, one after the other."""
     untouched = tree.git("rev-parse", "HEAD").strip()
     if arm.base is not None:
         tree.apply(arm.base)
     tree.begin()
     tree.add(scenario.new)
+    stages = []
     for stage in arm.stages:
+        before = tree.digests()
         tree.apply(stage)
-    yield tree
+        after = tree.digests()
+        stages.append([name for name in after if after[name] != before[name] and name != BROKER])
+    yield Changed(tree, stages)
     tree.git("reset", "-q", "--hard", untouched)
     tree.git("clean", "-q", "-fdx")
 
 
-def product(tree: Tree, scenario: Scenario) -> list[Touched]:
-    return [each for each in tree.touched(but=[path.name for path in scenario.new]) if each.is_product]
+def rows_of_the_page() -> dict[tuple[str, str], dict[str, str]]:
+    """The first table of docs/changes.md: figures by scenario and arm."""
+    lines = PAGE.read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| change | arm |"))
+    head, _, *rest = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start:]]
+    table = itertools.takewhile(lambda cells: len(cells) == len(head), rest)
+    return {(cells[0].split()[1], cells[1]): dict(zip(head, cells, strict=True)) for cells in table}
 
 
 def test_there_is_a_scenario_for_each_kind_of_change() -> None:
@@ -63,27 +87,47 @@ def test_there_is_a_scenario_for_each_kind_of_change() -> None:
 
 @pytest.mark.parametrize(("scenario", "arm"), ARMS)
 def test_the_patches_apply_in_their_order_and_leave_a_tree_that_compiles(
-    changed: Tree, scenario: Scenario, arm: Arm
+    changed: Changed, scenario: Scenario, arm: Arm
 ) -> None:
-    for package in sorted(path.parent for path in changed.root.glob("*/service.toml")):
+    for package in sorted(path.parent for path in changed.tree.root.glob("*/service.toml")):
         assert compileall.compile_dir(package, quiet=1, force=True), package.name
 
 
 @pytest.mark.parametrize(("scenario", "arm"), ARMS)
-def test_the_patches_leave_out_tests_and_documents(changed: Tree, scenario: Scenario, arm: Arm) -> None:
-    assert [each.path for each in changed.touched() if each.path.startswith(LEFT_OUT)] == []
+def test_the_patches_leave_out_tests_and_documents(changed: Changed, scenario: Scenario, arm: Arm) -> None:
+    assert [each.path for each in changed.tree.touched() if each.path.startswith(LEFT_OUT)] == []
 
 
 @pytest.mark.parametrize(("scenario", "arm"), ARMS)
-def test_the_changed_tree_keeps_the_import_boundaries(changed: Tree, scenario: Scenario, arm: Arm) -> None:
+def test_the_page_shows_what_the_patches_come_to(changed: Changed, scenario: Scenario, arm: Arm) -> None:
+    """What the patches alone decide; nothing was lost or doubled when the page was made."""
+    found = Found(scenario, arm, changed=changed.stages)
+    found.touched = changed.tree.touched(but=[path.name for path in scenario.new])
+    found.audit = {"lost": 0, "missing": 0, "duplicate": 0, "unexpected": 0}
+    figures = dict(zip([name for name, _ in report.COLUMNS], report.row(found).cells, strict=True))
+    told = rows_of_the_page()[scenario.slug, arm.name]
+    decided = ("ES", "F", "L", "stages", "X", "lost", "doubled")
+    assert {name: told[name] for name in decided} == {name: figures[name] for name in decided}
+
+
+def test_the_page_has_a_row_for_each_experiment_and_no_order_was_lost_or_doubled() -> None:
+    told = rows_of_the_page()
+    experiments = plan(SCENARIOS, "both")
+    names = [(each.scenario.slug, report.arm_name(each.arm, each.careless)) for each in experiments]
+    assert list(told) == names
+    assert {(row["lost"], row["doubled"]) for row in told.values()} == {("0", "0")}
+
+
+@pytest.mark.parametrize(("scenario", "arm"), ARMS)
+def test_the_changed_tree_keeps_the_import_boundaries(changed: Changed, scenario: Scenario, arm: Arm) -> None:
     """No service imports another, the plumbing none, and choreography still names and calls nobody."""
     rules = ("a_service_imports", "the_plumbing", "the_lab_knows", "the_producers_side")
     if arm.base is None:  # which is another conductor, with other modules
         rules = (*rules, "choreography_calls")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-qp", "no:cacheprovider", BOUNDARIES, "-k", " or ".join(rules)],
-        cwd=changed.root,
-        env=changed.environment({}),
+        cwd=changed.tree.root,
+        env=changed.tree.environment({}),
         capture_output=True,
         text=True,
         timeout=120,

@@ -198,7 +198,10 @@ def test_checkout_is_last_and_new_services_are_first() -> None:
 
 def found(tmp_path: Path, **changed: Any) -> Found:
     """An experiment of four orders: quick, slow, at the second try, and one that is not completed."""
-    arm = Arm("orchestration", (tmp_path / "a.patch", tmp_path / "b.patch"), "email")
+    stages = tuple(tmp_path / name for name in ("a.patch", "b.patch", "nothing.patch"))
+    for stage in stages:
+        stage.write_text("" if stage.stem == "nothing" else "a patch\n")
+    arm = Arm("orchestration", stages, "email")
     scenario = Scenario("one", 1, "One", make_scenario(tmp_path), {"orchestration": arm}, ())
     given: dict[str, Any] = {
         "changed": [["email"], ["checkout", "warehouse"]],

@@ -272,6 +272,28 @@ def test_a_channel_of_everybody_names_nobody_though_one_depends_on_them(tmp_path
     assert ("checkout", "email") in graph.depends
 
 
+def test_a_wildcard_that_stands_for_no_name_leaves_the_author_known(tmp_path: Path) -> None:
+    tells = [*CHECKOUT_TELLS, "orders.cancelled"]
+    hears = ["$JS.API.CONSUMER.CREATE.ORDERS.email.orders.*", "outcomes.email"]
+    heard = """
+        from pydantic import BaseModel
+
+        class Heard(BaseModel):
+            order_id: str
+
+        def read(content):
+            return CloudEvent[Heard].model_validate_json(content)
+    """
+    tree = conducted(
+        tmp_path,
+        checkout__service_toml=service("checkout", 8000, tells),
+        email_svc__service_toml=service("email", 8001, hears),
+        email_svc__consumer=heard,
+    )
+    graph = knowledge(tree, CHOREOGRAPHY)
+    assert fields_of(graph, "email", "checkout", "event Heard") == {"order_id"}
+
+
 def test_an_event_is_told_whole_whatever_is_read_of_it(tmp_path: Path) -> None:
     events = """
         from pydantic import BaseModel
