@@ -30,7 +30,9 @@ MAX_REPLY_BYTES = 65_536
 # Well below the services' own keep-alive: a connection is never reused while it is being closed.
 KEEP_ALIVE_S = 15.0
 MAX_BACKOFF_S = 2.0
-# A service is failing after so many failures in a row, and so long without an answer.
+# Nobody listens where the service should be: it is down, however soon it is back.
+UNREACHABLE = "unreachable"
+# Else it is failing after so many failures in a row, and so long without an answer.
 FAILING_AFTER = 5
 FAILING_AFTER_S = 3.0
 
@@ -206,7 +208,7 @@ class ServiceClient:
         except CallError as error:
             # A refusal's slug is the service's own: it must not become a label.
             outcome = "refused" if isinstance(error, RefusedError) else error.slug
-            self._answers(well=isinstance(error, RefusedError))
+            self._answers(well=isinstance(error, RefusedError), gone=error.slug == UNREACHABLE)
             if isinstance(error, MisroutedError):
                 self._metrics.misrouted.labels(self.name).inc()
                 log.warning(
@@ -220,13 +222,13 @@ class ServiceClient:
             (self._succeeded if outcome == "succeeded" else attempts.labels(self.name, outcome)).inc()
             self._seconds.observe(time.perf_counter() - started)
 
-    def _answers(self, *, well: bool) -> None:
+    def _answers(self, *, well: bool, gone: bool = False) -> None:
         # One order that always fails beside others that succeed is no failing service.
         now = self._clock()
         if not well:
             self._failures += 1
             long_ago = now - self._answered_at >= FAILING_AFTER_S
-            self.failing = self.failing or (long_ago and self._failures >= FAILING_AFTER)
+            self.failing = self.failing or gone or (long_ago and self._failures >= FAILING_AFTER)
             return
         recovered, self.failing = self.failing, False
         self._failures, self._answered_at = 0, now
@@ -308,7 +310,7 @@ def _transport_slug(exc: Exception) -> str:
     # httpx-aiohttp maps a lost connection to ConnectTimeout: aiohttp's own error, its cause, is exact.
     cause = exc.__cause__ if isinstance(exc.__cause__, aiohttp.ClientError) else exc
     if isinstance(cause, aiohttp.ClientConnectorError | httpx.ConnectError | ConnectionRefusedError):
-        return "unreachable"
+        return UNREACHABLE
     if isinstance(cause, aiohttp.ClientPayloadError | httpx.RemoteProtocolError):
         return "reply-truncated"
     if isinstance(cause, aiohttp.ServerTimeoutError | httpx.TimeoutException):

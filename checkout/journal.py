@@ -161,7 +161,7 @@ class Journal:
     async def make_all_due(
         self, style: str | None = None, *, but_stamp: str = "", leased_too: bool = False
     ) -> int:
-        """Every unfinished order (of one style) that waits is due now; how many were not yet.
+        """Make every unfinished order (of one style) that waits due, as if new; how many those were.
 
         In bounded batches. Not those whose event was emitted under `but_stamp`.
 

@@ -141,6 +141,16 @@ class Child:
                 raise LabError("the system is stopping", FAILED)
             return await verbs[verb]()
 
+    async def deploy(self, program: Program) -> str:
+        """Run another program in its place; raise `LabError` where a person holds it stopped or paused."""
+        async with self._verb:
+            if self._ending:
+                raise LabError("the system is stopping", FAILED)
+            if self.state in (State.STOPPED, State.PAUSED):
+                raise LabError(f"{program.name} is {self.state}: let it run first", FAILED)
+            self.program = program
+            return await self._start_anew()
+
     def end(self) -> None:
         """Want it no more, for good; `keep` returns once its process has ended."""
         self._ending = True
@@ -216,6 +226,9 @@ class Child:
         """For the supervisor itself: only what nobody holds stopped or paused."""
         if self.state is not State.RUNNING:
             raise LabError(f"{self.program.name} is {self.state}, not running", FAILED)
+        return await self._start_anew()
+
+    async def _start_anew(self) -> str:
         try:
             await self._bring_down(self._timing.grace_s)
         finally:

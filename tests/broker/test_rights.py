@@ -111,7 +111,7 @@ async def test_a_participant_can_do_its_part(tmp_path: Path) -> None:
                 await first.ack()
                 await second.drop()
                 await third.retry(0)
-                [again] = await bus.pull(ORDERS.name, name).fetch(10, 1)
+                [again] = await bus.pull(ORDERS.name, name).fetch(10, 10)
                 assert (again.sequence, again.tries) == (3, 2)
                 await again.ack()
                 assert (await bus.publish(f"outcomes.{name}", b"{}")).stream == OUTCOMES.name

@@ -15,6 +15,7 @@ RATE = 10
 KILLS = 50  # one each second, for as long as orders come in
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("style", "wipe_after"),
     [

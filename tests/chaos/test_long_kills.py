@@ -17,13 +17,13 @@ ROUNDS = 4
 KILLS_A_ROUND = 50
 WIPE_AFTER = 9  # kills
 WIPES_A_ROUND = 5
-ORDERS_A_ROUND = 720
+ORDERS_A_ROUND = 900
 SUPERVISORS = 4
 KILLS_BETWEEN = 4
 ORDERS = 400
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_random_kills_under_load_round_after_round(tmp_path: Path) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")

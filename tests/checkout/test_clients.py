@@ -311,6 +311,16 @@ async def test_recovery_is_told_once_when_a_service_answers_again_after_a_while(
         assert recovered == expected
 
 
+async def test_a_service_where_nobody_listens_is_failing_at_once_however_short_that_is(kit: Kit) -> None:
+    """Else short outages would add up: whoever met several of them would wait the longest."""
+    recovered: list[bool] = []
+    kit.client.on_recovery = lambda: recovered.append(True)
+    for outages in (1, 2):
+        replies(kit, httpx.ConnectError("refused"), good())
+        await kit.tell()
+        assert (len(recovered), kit.client.failing) == (outages, False)
+
+
 @pytest.mark.parametrize(("failures", "seconds"), [(FAILING_AFTER - 1, 60.0), (FAILING_AFTER * 2, 0.1)])
 async def test_a_few_failures_or_many_within_a_moment_are_no_failing_service(
     kit: Kit, failures: int, seconds: float

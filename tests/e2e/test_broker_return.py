@@ -19,6 +19,7 @@ COUNT = 100
 RATE = 20
 AWAY_S = 3.0
 SOME = 10
+LOST = 6
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +61,11 @@ def _restarted(system: LiveSystem) -> Iterator[None]:
 
 @contextmanager
 def _wiped(system: LiveSystem) -> Iterator[None]:
-    with paused(system, "warehouse"):  # so that events are lost that somebody still waits for
+    with paused(system, "warehouse"), system.client("checkout") as checkout:
         before = last_sequence(system, ORDERS)
-        eventually(lambda: last_sequence(system, ORDERS) > before + 5, 20, "events wait")
+        for _ in range(LOST):  # events that somebody still waits for
+            place_now(checkout)
+        eventually(lambda: last_sequence(system, ORDERS) >= before + LOST, 20, "events wait")
         system.wipe()
         yield
     system.wait_ready()

@@ -55,7 +55,7 @@ def leave_it_whole(system: LiveSystem) -> Iterator[None]:
 CALLED = [
     ("orchestration", name, fault, slugs)
     for fault, slugs in (
-        (stopped, {"unreachable", "connection-lost"}),
+        (stopped, {"unreachable", "connection-lost", "timeout"}),
         (paused, {"timeout"}),
         (locked, {"timeout", "storage-unavailable"}),
     )
