@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TESTS := -n 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup run test check chaos bench clean lock
+.PHONY: help setup run test check chaos bench changes clean lock
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ chaos: .venv/.test-stamp ## the longest fault tests: kills, wipes, the broker's 
 
 bench: setup ## the conductor, durable, beside two that are not
 	@$(BIN)/duet bench conductor
+
+changes: setup ## carry out every change scenario in each style (a quarter of an hour)
+	@$(BIN)/duet change all --out .change/report
 
 clean: ## remove the environment, caches and the default data folder
 	@rm -rf .venv .duet .pytest_cache .mypy_cache .ruff_cache .hypothesis .bench .change && find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -44,7 +44,8 @@ async def serve_control(system: System, supervisor: Supervisor, deploy: Deploy) 
     free = asyncio.Semaphore(CONNECTIONS)
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError, ValueError):
+        # The end of the system cancels what is still being answered.
+        with contextlib.suppress(OSError, TimeoutError, ValueError, asyncio.CancelledError):
             if not free.locked():
                 async with free, asyncio.timeout(REPLY_TIMEOUT_S):
                     async with asyncio.timeout(REQUEST_TIMEOUT_S):

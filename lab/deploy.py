@@ -27,15 +27,17 @@ def deployer(system: System, mail: Mail, supervisor: Supervisor) -> Deploy:
 
 async def _deploy(began_as: System, mail: Mail, supervisor: Supervisor, name: str) -> str:
     system = replace(began_as, services=discover_services())
-    if system.nats_url is None and broker.make_files(system):
+    ours = system.nats_url is None
+    if not (ours and name == BROKER):
+        system.service(name)
+    if ours and broker.make_files(system):
         for _ in range(RELOADS):
             supervisor.reload(BROKER)
             await asyncio.sleep(RELOAD_PAUSE_S)
-    if name == BROKER and system.nats_url is None:
+    if name == BROKER and ours:
         return f"{BROKER} knows the rights of every service"
-    service = system.service(name)
     folder.make_tokens(system)
-    [program] = [each for each in make_programs(system, mail) if each.name == service.name]
+    [program] = [each for each in make_programs(system, mail) if each.name == name]
     # By itself, once its predecessor has let go of the file: two processes must not write one SQLite file.
-    migrating = {f"{service.name.upper()}_MIGRATE": "auto"}
+    migrating = {f"{name.upper()}_MIGRATE": "auto"}
     return await supervisor.deploy(replace(program, environment=program.environment | migrating))

@@ -42,6 +42,19 @@ class Listener(Protocol):
         """An order was refused, or nobody answered for as long as patience lasted."""
 
 
+class Silent:
+    """A listener for orders whose outcome is all that is wanted."""
+
+    def accepted(self, order: Mapping[str, Any]) -> None:
+        """Nobody is told."""
+
+    def changed(self, order: Mapping[str, Any]) -> None:
+        """Nobody is told."""
+
+    def not_accepted(self, error: LabError) -> None:
+        """Nobody is told: it is in the outcome."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What to place: `body(number)` for each of `count` orders; `rate` in orders a second, None: as they go.

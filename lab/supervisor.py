@@ -36,6 +36,7 @@ class Supervisor:
         self._deadline = time.monotonic() + self._timing.start_s
         self._keepers: list[asyncio.Task[None]] = []
         self._watchers: list[asyncio.Task[None]] = []
+        self._ending = False
 
     def rows(self) -> list[dict[str, Any]]:
         """All processes, as `duet ps --json` shows them."""
@@ -96,14 +97,19 @@ class Supervisor:
         return said
 
     async def deploy(self, program: Program) -> str:
-        """Run this program in place of the one of its name, which ends first, or beside the others."""
+        """Run this program in place of the one of its name, which ends first, or beside the others.
+
+        Raises `LabError` where that one is held stopped or paused, or everything is being ended.
+        """
+        if self._ending:
+            raise LabError("the system is stopping", FAILED)
         child = self._children.get(program.name)
-        if child is None:
+        if child is not None:
+            said = await child.deploy(program)
+        else:
             self._children[program.name] = Child(program, self._book, self._notice, self._timing)
             self.launch([program.name])
-            return f"{program.name} is starting"
-        child.program = program
-        said = await child.command("restart")
+            said = f"{program.name} is starting"
         self._notice(said)
         return said
 
@@ -116,6 +122,7 @@ class Supervisor:
 
     async def end(self) -> None:
         """End every process, politely for `grace_s`, then not; afterwards nothing runs any more."""
+        self._ending = True
         for child in self._children.values():
             child.end()
         await self._all_gone(self._timing.grace_s)

@@ -6,38 +6,35 @@ completed, some twice, two while the warehouse is down, and one whose shipment h
 without end: for an answer, or for an order to be final.
 """
 
-import argparse
 import asyncio
-import json
-import sys
-import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import httpx
-
-from lab.client import Answer, Call, Patience, RefusedError, bearer, expect, open_client, pages, send
+from lab.change.proving import (
+    PATIENCE,
+    Asked,
+    NotProvedError,
+    Shown,
+    ask,
+    fetch,
+    fetch_all,
+    prove,
+    submit,
+    until_final,
+)
+from lab.client import Call, expect, send
 from lab.control import call as control
-from lab.errors import LabError
 from lab.samples import mixed_order
-from lab.synced import SyncedLines
-from lab.system import CONDUCTOR, System
+from lab.system import CONDUCTOR
 
 ORDERS = 20
 CUSTOMERS = 5
 AT_ONCE = 4
-ANSWER_S = 30.0
 FINAL_S = 90.0
-LOOK_S = 0.3
 WAREHOUSE = "warehouse"
-
-
-class Disproved(Exception):
-    """Something is not as it should be; the message says what."""
 
 
 @dataclass
@@ -54,16 +51,12 @@ class Placed:
 class Proof:
     """One run against one system, in one style."""
 
-    def __init__(self, client: httpx.AsyncClient, system: System, style: str, accepted: SyncedLines) -> None:
-        self._client = client
-        self._system = system
-        self._style = style
-        self._accepted = accepted
-        self._operator = bearer(system.tokens().operator)
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
         self._run = uuid.uuid4().hex[:12]
 
-    async def show(self) -> str:
-        """What was seen; raises Disproved, or LabError where the system refuses."""
+    async def show(self) -> Shown:
+        """What was seen; raises NotProvedError, or LabError where the system refuses."""
         placed = [self._plan(number) for number in range(ORDERS + 3)]
         for each in placed[:ORDERS]:
             each.cancel = ("at once", "", "completed", "")[each.number % 4]
@@ -76,7 +69,7 @@ class Proof:
         await self._cancel(placed[ORDERS])
         await self._cancel_while_down(placed[ORDERS + 1 :])
         await self._wait(placed)
-        return await self._judge(placed)
+        return Shown(True, await self._judge(placed))
 
     def _plan(self, number: int) -> Placed:
         body = mixed_order(number, rewards_member=number % 5 < 3)
@@ -91,58 +84,43 @@ class Proof:
             await asyncio.gather(*(work(each) for each in orders[start : start + AT_ONCE]))
 
     async def _place(self, each: Placed) -> None:
-        key = str(uuid.uuid4())
-        headers = {"Idempotency-Key": f'"{key}"', "Prefer": "respond-async"}
-        url, body = f"{self._system.url(CONDUCTOR)}/checkouts", json.dumps(each.body).encode()
-        call = Call("POST", url, lambda _: headers, {"style": self._style}, body)
-        each.order = expect(await send(self._client, call, Patience(ANSWER_S)))
+        each.order = (await submit(self._asked, each.body)).body
         each.order_id = each.order["order_id"]
-        await self._accepted.add(each.order_id)
         if each.cancel == "at once":
             await self._cancel(each)
 
     async def _cancel(self, each: Placed) -> None:
         for _ in range(1 + each.number // 2 % 2):  # every other one twice
-            url = f"{self._system.url(CONDUCTOR)}/checkouts/{each.order_id}/cancel"
+            url = f"{self._asked.system.url(CONDUCTOR)}/checkouts/{each.order_id}/cancel"
             call = Call("POST", url, lambda _: {"Prefer": "respond-async"})
-            answer = await send(self._client, call, Patience(ANSWER_S))
+            answer = await send(self._asked.client, call, PATIENCE)
             if expect(answer).get("cancelled_at") is None:
-                raise Disproved(f"order {each.order_id} was not cancelled: HTTP {answer.status}")
+                raise NotProvedError(f"order {each.order_id} was not cancelled: HTTP {answer.status}.")
 
     async def _cancel_while_down(self, orders: Sequence[Placed]) -> None:
         """The first is completed already; the second is placed and cancelled while the warehouse is down."""
-        await asyncio.to_thread(control, self._system, "stop", WAREHOUSE)
+        await asyncio.to_thread(control, self._asked.system, "stop", WAREHOUSE)
         try:
             await self._cancel(orders[0])
             await self._place(orders[1])
             await self._cancel(orders[1])
             await asyncio.sleep(1.0)
             for each in orders:
-                status = (await self._read(each))["status"]
+                status = (await fetch(self._asked, CONDUCTOR, f"/checkouts/{each.order_id}"))["status"]
                 if status != "in_progress":
-                    raise Disproved(f"order {each.order_id} is {status} while the warehouse is down")
+                    raise NotProvedError(f"order {each.order_id} is {status} while the warehouse is down.")
         finally:
-            await asyncio.to_thread(control, self._system, "start", WAREHOUSE)
+            await asyncio.to_thread(control, self._asked.system, "start", WAREHOUSE)
 
     async def _ship(self, each: Placed) -> None:
         for state in ("packed", "shipped"):
-            url = f"{self._system.url(WAREHOUSE)}/shipments/{each.order_id}/advance"
-            body = json.dumps({"to": state}).encode()
-            call = Call("POST", url, self._operator, content=body)
-            expect(await send(self._client, call, Patience(ANSWER_S)))
-
-    async def _read(self, each: Placed) -> dict[str, Any]:
-        url = f"{self._system.url(CONDUCTOR)}/checkouts/{each.order_id}"
-        each.order = expect(await send(self._client, Call("GET", url), Patience(ANSWER_S)))
-        return each.order
+            path = f"/shipments/{each.order_id}/advance"
+            expect(await ask(self._asked, WAREHOUSE, path, {"to": state}))
 
     async def _wait(self, orders: Sequence[Placed]) -> None:
-        deadline = time.monotonic() + FINAL_S
-        for each in orders:
-            while (await self._read(each))["status"] == "in_progress":
-                if time.monotonic() > deadline:
-                    raise Disproved(f"order {each.order_id} is still in progress after {FINAL_S:.0f} s")
-                await asyncio.sleep(LOOK_S)
+        found = await until_final(self._asked, [each.order_id for each in orders], FINAL_S)
+        for each, order in zip(orders, found, strict=True):
+            each.order = order
 
     async def _judge(self, placed: Sequence[Placed]) -> str:
         told = {name: await self._reversals(name) for name in ("email", WAREHOUSE, "rewards")}
@@ -150,11 +128,11 @@ class Proof:
         for each in placed:
             wanted = {"": "completed", "shipped": "needs_attention"}.get(each.cancel, "cancelled")
             if each.order["status"] != wanted:
-                raise Disproved(f"order {each.order_id} is {each.order['status']}, not {wanted}")
+                raise NotProvedError(f"order {each.order_id} is {each.order['status']}, not {wanted}.")
             state = await self._shipment(each)
             kept = {"": ("preparing", "backordered"), "shipped": ("shipped",)}
             if state not in kept.get(each.cancel, ("recalled", None)):
-                raise Disproved(f"the shipment of {each.order_id}, {wanted}, is {state}")
+                raise NotProvedError(f"the shipment of {each.order_id}, {wanted}, is {state}.")
             recalled += state == "recalled"
             marks += state is None
             member = each.body["customer"]["rewards_member"]
@@ -162,26 +140,24 @@ class Proof:
             expected[WAREHOUSE] = bool(each.cancel) and each.cancel != "shipped"
             for name, owed in expected.items():
                 if told[name][each.order_id] != owed:
-                    raise Disproved(f"{name} shows {told[name][each.order_id]} reversals of {each.order_id}")
+                    raise NotProvedError(
+                        f"{name} shows {told[name][each.order_id]} reversals of {each.order_id}."
+                    )
         units = await self._judge_stock(placed)
         points = await self._judge_balances(placed)
         cancelled = sum(1 for each in placed if each.cancel)
         return (
             f"of {len(placed)} orders {cancelled} were cancelled: {recalled} shipments recalled, {marks} "
             f"never prepared, 1 had left and is kept; {cancelled} notices recorded; {units} units allocated "
-            f"and {points} points held, just those of the other orders"
+            f"and {points} points held, just those of the other orders."
         )
 
     async def _reversals(self, service: str) -> Counter[str]:
-        call = Call("GET", f"{self._system.url(service)}/reversals", self._operator, {"limit": 1000})
-        found: Counter[str] = Counter()
-        async for page in pages(self._client, call, "reversals", Patience(ANSWER_S)):
-            found.update(each["order_id"] for each in page)
-        return found
+        told = await fetch_all(self._asked, service, "/reversals", "reversals")
+        return Counter(each["order_id"] for each in told)
 
     async def _shipment(self, each: Placed) -> str | None:
-        url = f"{self._system.url(WAREHOUSE)}/shipments/{each.order_id}"
-        answer = await self._get(url)
+        answer = await ask(self._asked, WAREHOUSE, f"/shipments/{each.order_id}")
         return None if answer.status == 404 else str(expect(answer)["state"])
 
     async def _judge_stock(self, placed: Sequence[Placed]) -> int:
@@ -190,9 +166,9 @@ class Proof:
             for line in each.body["lines"]:
                 owed[line["sku"]] += 0 if each.cancel else line["quantity"]
         for sku, units in owed.items():
-            found = expect(await self._get(f"{self._system.url(WAREHOUSE)}/stock/{sku}"))["allocated"]
+            found = (await fetch(self._asked, WAREHOUSE, f"/stock/{sku}"))["allocated"]
             if found != units:
-                raise Disproved(f"{found} units of {sku} are allocated, not {units}")
+                raise NotProvedError(f"{found} units of {sku} are allocated, not {units}.")
         return owed.total()
 
     async def _judge_balances(self, placed: Sequence[Placed]) -> int:
@@ -202,45 +178,17 @@ class Proof:
                 points = 0 if each.cancel else each.order["total_minor"] // 100
                 owed[each.body["customer"]["email"]] += points
         for email, points in owed.items():
-            url, body = (
-                f"{self._system.url('rewards')}/balances/lookup",
-                json.dumps({"email": email}).encode(),
-            )
-            call = Call("POST", url, self._operator, content=body)
-            answer = await send(self._client, call, Patience(ANSWER_S))
+            answer = await ask(self._asked, "rewards", "/balances/lookup", {"email": email})
             found = 0 if answer.status == 404 else expect(answer)["points"]
             if found != points:
-                raise Disproved(f"a balance is {found} points, not {points}")
+                raise NotProvedError(f"a balance is {found} points, not {points}.")
         return owed.total()
 
-    async def _get(self, url: str) -> Answer:
-        return await send(self._client, Call("GET", url, self._operator), Patience(ANSWER_S))
 
-
-async def prove(system: System, style: str) -> str:
-    """What was seen on this system; raises Disproved or LabError."""
-    async with open_client() as client, SyncedLines(system.accepted_file) as accepted:
-        return await Proof(client, system, style, accepted).show()
-
-
-def main() -> int:
-    """Print what was seen as one line of JSON; 0 if it proves the change."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port-base", type=int, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--style", choices=("orchestration", "choreography"), required=True)
-    chosen = parser.parse_args()
-    proved, what = True, ""
-    try:
-        what = asyncio.run(prove(System.locate(chosen.port_base, chosen.data), chosen.style))
-    except RefusedError as error:
-        told = str(error).replace("\n", " ")
-        proved, what = False, f"the system refused with HTTP {error.answer.status}: {told}"
-    except (Disproved, LabError) as error:
-        proved, what = False, str(error)
-    print(json.dumps({"proved": proved, "what": what}))
-    return 0 if proved else 1
+async def check(asked: Asked) -> Shown:
+    """What was seen on this system; raises NotProvedError or LabError."""
+    return await Proof(asked).show()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    prove(check)

@@ -48,7 +48,8 @@ def change(
     from lab.change.command import run
     from lab.change.editing import edit_patches
 
-    if edit != (edited is not None):
+    measured = out is not None or as_json or style != "both"
+    if edit != (edited is not None) or (edit and measured):
         raise LabError("say duet change --edit SCENARIO STYLE, or duet change SCENARIO [--style STYLE]")
     if edited is not None:
         edit_patches(scenario, edited, folder)

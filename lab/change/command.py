@@ -1,12 +1,16 @@
-"""Runs experiments for a person or a program: scratch copies, progress with the time left, the report."""
+"""Runs experiments for a person or a program: scratch copies, progress with the time left, the report.
+
+An experiment that cannot be carried out is a row that says why; the others go on.
+"""
 
 import asyncio
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,8 @@ from rich.table import Table
 
 from lab.bench.setting import Setting, describe
 from lab.change import report
-from lab.change.experiment import Found, Shape, carry_out
+from lab.change.experiment import Shape, carry_out
+from lab.change.found import Found
 from lab.change.scenarios import Arm, Scenario, choose, read_scenarios
 from lab.change.tree import Tree
 from lab.errors import LabError
@@ -62,74 +67,100 @@ def run(scenario: str, style: str, out: Path | None, folder: Path, *, as_json: b
     """
     source = project_root()
     experiments = plan(choose(read_scenarios(source), scenario), style)
-    if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LabError(f"cannot write {error.filename}: {error.strerror}") from error
-    setting = describe_setting(describe(_made(folder)), Shape())
-    found = _carry_out_all(experiments, source, folder)
-    if out is not None:
-        report.write(found, setting, out)
+    for wanted in filter(None, (folder, out)):
+        make_folder(wanted)
+    setting = describe(folder)
+    own = Path(tempfile.mkdtemp(prefix="change-", dir=folder.resolve()))
+    try:
+        try_patches(experiments, source, own / "patches")
+        found = _with_progress(experiments, source, own)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+    told = describe_setting(setting, Shape(), max(each.lag_s for each in found))
     if as_json:
-        typer.echo(json.dumps(report.document(found, setting)))
+        typer.echo(json.dumps(report.document(found, told)))
     else:
-        _print(found, out)
+        _print(found)
+    if out is not None:
+        report.write(found, told, out)
+        typer.echo(f"the report is {out / 'changes.html'}", err=as_json)
     return all(each.sound for each in found)
 
 
-def describe_setting(setting: Setting, shape: Shape) -> dict[str, Any]:
+def make_folder(folder: Path) -> None:
+    """Make a folder if there is none; raise `LabError` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(f"cannot use {folder} as a folder: {error.strerror}") from error
+
+
+def try_patches(experiments: Sequence[Experiment], source: Path, folder: Path) -> None:
+    """Raise `LabError`, saying what to do, unless all patches apply; before anything is started."""
+    tree = Tree.copy(source, folder)
+    untouched = tree.git("rev-parse", "HEAD").strip()
+    for slug, arm in {(each.scenario.slug, each.arm.name): each.arm for each in experiments}.items():
+        for patch in filter(None, (arm.base, *arm.stages)):
+            try:
+                tree.apply(patch)
+            except LabError as error:
+                raise LabError(f"{error}\nmake it anew with: duet change --edit {' '.join(slug)}") from error
+        tree.git("reset", "-q", "--hard", untouched)
+
+
+def describe_setting(setting: Setting, shape: Shape, lag_s: float) -> dict[str, Any]:
     """The machine, and how the experiments were run."""
+    changed = " with uncommitted changes" if setting.uncommitted_changes else ""
     sentence = (
-        f"Measured on {setting.cores} cores, Python {setting.python}, at commit {str(setting.commit)[:12]}: "
-        f"{shape.rate:g} orders a second, open loop, on a whole system of one process a service, "
-        "each service deployed by ending its process and starting it anew."
+        f"Measured on {setting.cores} cores, Python {setting.python}, at commit "
+        f"{str(setting.commit)[:12]}{changed}: {shape.rate:g} orders a second, open loop, never more than "
+        f"{lag_s * 1000:.0f} ms late, on a whole system of one process a service; a service is deployed by "
+        "ending its process and starting it anew, with care once the one before is ready, without "
+        f"{shape.careless_s:g} s after it."
     )
-    return {"sentence": sentence, "rate_per_s": shape.rate}
+    return {"sentence": sentence, **asdict(shape), **asdict(setting)}
 
 
-def _carry_out_all(experiments: Sequence[Experiment], source: Path, folder: Path) -> list[Found]:
-    own = Path(tempfile.mkdtemp(prefix="change-", dir=_made(folder).resolve()))
+def _with_progress(experiments: Sequence[Experiment], source: Path, own: Path) -> list[Found]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("starting", total=len(experiments))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("starting", total=len(experiments))
 
-            def begin(what: str) -> None:
-                progress.update(task, description=what)
+        def tell(number: int, what: str) -> None:
+            progress.update(task, description=what, completed=number)
 
-            found = []
-            for number, experiment in enumerate(experiments):
-                found.append(_carry_out(experiment, source, own / str(number), begin))
-                progress.advance(task)
-            return found
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
+        try:
+            return asyncio.run(_carry_out_all(experiments, source, own, tell))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
 
 
-def _carry_out(experiment: Experiment, source: Path, own: Path, begin: Callable[[str], None]) -> Found:
-    begin(experiment.name)
-    tree = Tree.copy(source, own / "tree")
-    (own / "system").mkdir()
-    try:
-        return asyncio.run(
-            carry_out(
-                experiment.scenario,
-                experiment.arm,
-                tree,
-                own / "system",
-                Shape(),
-                experiment.careless,
+async def _carry_out_all(
+    experiments: Sequence[Experiment], source: Path, own: Path, tell: Callable[[int, str], None]
+) -> list[Found]:
+    """Carry out all, one after the other. SIGTERM and SIGHUP end it as Ctrl-C does: nothing runs on."""
+    running = asyncio.current_task()
+    assert running is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    found = []
+    for done, each in enumerate(experiments):
+        tell(done, each.name)
+        folder = own / str(done)
+        tree = await asyncio.to_thread(Tree.copy, source, folder / "tree")
+        (folder / "system").mkdir()
+        try:
+            found.append(
+                await carry_out(each.scenario, each.arm, tree, folder / "system", Shape(), each.careless)
             )
-        )
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
-    except LabError as error:
-        raise LabError(f"{experiment.name}: {error}", error.exit_code) from error
+        except LabError as error:
+            found.append(Found(each.scenario, each.arm, each.careless, error=str(error)))
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    return found
 
 
-def _print(found: Sequence[Found], out: Path | None) -> None:
+def _print(found: Sequence[Found]) -> None:
     console = Console(width=None if sys.stdout.isatty() else FILE_COLUMNS)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("change")
@@ -141,23 +172,4 @@ def _print(found: Sequence[Found], out: Path | None) -> None:
         table.add_row(each.scenario.slug, told.name, *told.cells, style="" if told.sound else "red")
     console.print(table)
     for each in found:
-        said = [
-            str(told.get(key))
-            for told, key in ((each.proof, "what"), (each.backfill or {}, "how"))
-            if key in told
-        ]
-        typer.echo(f"{each.scenario.slug}, {report.row(each).name}: {'; '.join(said)}")
-        if not each.sound:
-            typer.echo(f"  not sound: {_why(each)}")
-    if out is not None:
-        typer.echo(f"the report is {out / 'changes.html'}")
-
-
-def _why(found: Found) -> str:
-    books = {key: value for key, value in found.audit.items() if key not in ("services", "styles")}
-    return json.dumps({"audit": books, "proof": found.proof, "not accepted": found.not_accepted[:3]})
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+        typer.echo(f"{each.scenario.slug}, {report.row(each).name}: {' '.join(report.said(each))}")

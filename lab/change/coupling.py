@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lab.change.experiment import Found
+from lab.change.found import Found
 from lab.coupling.graph import Degree
 from lab.coupling.markers import FACTS
 from lab.coupling.observed import Observed

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import typer
 
+from lab.change.command import make_folder
 from lab.change.scenarios import ARMS, choose, read_scenarios
 from lab.change.tree import Tree
 from lab.errors import FAILED, LabError
@@ -27,7 +28,7 @@ def edit_patches(scenario: str, style: str, folder: Path) -> None:
     if more or style not in chosen.arms:
         raise LabError(f"--edit takes one scenario that has patches for {style}")
     arm = chosen.arms[style]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     own = Path(tempfile.mkdtemp(prefix="edit-", dir=folder.resolve()))
     try:
         tree = Tree.copy(source, own / "tree")

@@ -1,30 +1,28 @@
 """One change on one arm, carried out on a running system under load, and what was seen of it.
 
 With care the stages come one after the other, and in each of them new services first, then the changed ones
-by port, checkout last, each once the one before is ready. Without care everything comes at once, and nobody
-looks whether anything is ready. It refuses to call a change done that its own proof does
+by port, checkout last, each once the one before is ready. Without care all stages are one, and services are
+deployed some seconds after each other, ready or not. It refuses to call a change done that its own proof does
 not show, or that leaves a ledger which does not balance.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from lab.change.found import Changed, Deployment, Fate, Found, compare
 from lab.change.live import Live, live
 from lab.change.scenarios import CHECKOUT_FIRST, Arm, Scenario
 from lab.change.traffic import Sent, Traffic, completions
-from lab.change.tree import Touched, Tree
+from lab.change.tree import Tree, together
 from lab.client import open_client
-from lab.coupling.knowledge import Knowledge, knowledge
-from lab.coupling.observed import Observed, observe
+from lab.coupling.knowledge import knowledge
+from lab.coupling.observed import observe
 from lab.synced import SyncedLines
 from lab.system import BROKER, CONDUCTOR
-
-SLOW_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,126 +41,19 @@ class Shape:
     after_s: float = 4.0
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """One service deployed in a stage, from `began` until it was `ready` (seconds since 1970)."""
-
-    stage: int
-    name: str
-    new: bool
-    began: float
-    ready: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Fate:
-    """One order of the traffic: when it was to leave, when it was completed, and whether one try did."""
-
-    intended: float
-    completed: float | None
-    at_first_try: bool
-
-    @property
-    def slow(self) -> bool:
-        """Whether it took longer than a second, whatever held it up."""
-        return self.completed is None or self.completed - self.intended > SLOW_S
-
-
-@dataclass
-class Found:
-    """What one experiment showed. Times are in seconds since 1970."""
-
-    scenario: Scenario
-    arm: Arm
-    careless: str = ""  # one of the arm's; empty: with care
-    rate: float = 0.0
-    changed: list[list[str]] = field(default_factory=list)  # by stage: existing services
-    new: list[str] = field(default_factory=list)
-    broker_told: int = 0
-    touched: list[Touched] = field(default_factory=list)
-    contracts: list[str] = field(default_factory=list)
-    deployments: list[Deployment] = field(default_factory=list)
-    fates: list[Fate] = field(default_factory=list)
-    not_accepted: list[str] = field(default_factory=list)
-    retried_by_hand: int = 0
-    began: float = 0.0
-    ended: float = 0.0
-    audit: dict[str, Any] = field(default_factory=dict)
-    proof: dict[str, Any] = field(default_factory=dict)
-    backfill: dict[str, Any] | None = None
-    before: Knowledge | None = None
-    after: Knowledge | None = None
-    seen_before: Observed | None = None
-    seen_after: Observed | None = None
-    lag_s: float = 0.0
-
-    @property
-    def existing_changed(self) -> list[str]:
-        """Existing services whose code has changed, but for the one that the scenario is about (ES)."""
-        return sorted({name for stage in self.changed for name in stage} - {self.arm.about})
-
-    @property
-    def product(self) -> list[Touched]:
-        """Files of the product touched outside the new services."""
-        return [each for each in self.touched if each.is_product]
-
-    @property
-    def restarts(self) -> int:
-        """How often an existing service was restarted (R)."""
-        return sum(not each.new and each.name != BROKER for each in self.deployments)
-
-    @property
-    def lock_step(self) -> int:
-        """Existing services that are not deployed when their owners like, but in the order of stages (X)."""
-        names = {name for stage in self.changed for name in stage}
-        return len(names) if len(names) > 1 and len(self.arm.stages) > 1 else 0
-
-    @property
-    def refused(self) -> int:
-        """Orders that were not accepted at the first try."""
-        return sum(not fate.at_first_try for fate in self.fates) + len(self.not_accepted)
-
-    @property
-    def slow(self) -> int:
-        """Orders that took longer than a second from when they were to leave."""
-        return sum(fate.slow for fate in self.fates)
-
-    @property
-    def worst_s(self) -> float:
-        """The longest time that an order took, of those that were completed."""
-        return max((fate.completed - fate.intended for fate in self.fates if fate.completed), default=0.0)
-
-    @property
-    def lost(self) -> int:
-        """Accepted orders that checkout does not know, or of which an effect is missing."""
-        return int(self.audit["lost"]) + int(self.audit["missing"])
-
-    @property
-    def duplicated(self) -> int:
-        """Effects too many."""
-        return int(self.audit["duplicate"]) + int(self.audit["unexpected"])
-
-    @property
-    def sound(self) -> bool:
-        """Whether the ledger balances, every order was accepted, and the change has come about."""
-        balances = bool(self.audit.get("balances")) and not self.not_accepted
-        return balances and bool(self.proof.get("proved")) and (self.backfill or {}).get("proved", True)
-
-
 async def carry_out(
     scenario: Scenario, arm: Arm, tree: Tree, folder: Path, shape: Shape, careless: str = ""
 ) -> Found:
     """Run one experiment on a fresh copy `tree`, with its data in `folder`. Raises `LabError`."""
     found = Found(scenario, arm, careless, rate=shape.rate)
     if arm.base is not None:
-        tree.apply(arm.base)
-    tree.begin()
+        found.base = tree.apply(arm.base)
     found.before = knowledge(tree.root, arm.style)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(open_client())
         system = await stack.enter_async_context(live(tree, folder, client))
         accepted = await stack.enter_async_context(SyncedLines(system.system.accepted_file))
-        contracts = await system.contracts()
+        contracts = await system.contracts(arm.style)
         if not careless:
             found.seen_before = await observe(system.system, client, tree.root, arm.style)
         traffic = Traffic(client, system.system.url(CONDUCTOR), arm.style, shape.rate, accepted)
@@ -175,9 +66,8 @@ async def carry_out(
         await traffic.stop()
         found.ended, found.lag_s = time.time(), traffic.lag_s
         await _judge(found, system, traffic.sent)
-        after = await system.contracts()
+        after = await system.contracts(arm.style)
         found.contracts = sorted(name for name, digest in contracts.items() if after.get(name) != digest)
-    found.touched = tree.touched(but=[path.name for path in scenario.new])
     found.after = knowledge(tree.root, arm.style)
     return found
 
@@ -188,33 +78,41 @@ async def _roll_out(found: Found, system: Live, shape: Shape) -> None:
     for number, patches in enumerate(groups, 1):
         if number > 1:
             await asyncio.sleep(shape.between_stages_s)
-        before = await asyncio.to_thread(system.tree.digests)
-        if number == 1 and found.scenario.new:
-            await asyncio.to_thread(system.tree.add, found.scenario.new)
-        for patch in patches:
-            await asyncio.to_thread(system.tree.apply, patch)
-        after = await asyncio.to_thread(system.tree.digests)
-        new = [name for name in after if name not in before]
-        changed = [name for name in after if name in before and after[name] != before[name]]
-        found.broker_told += BROKER in changed
-        found.changed.append([name for name in changed if name != BROKER])
-        found.new += new
-        turns = _in_turn(system, new, found.changed[-1])
+        new = found.scenario.new if number == 1 else ()
+        changed = await asyncio.to_thread(change, system.tree, new, patches)
+        found.changed.append(changed)
+        turns = _in_turn(system, changed)
         if found.careless == CHECKOUT_FIRST:
             turns.reverse()
-        if BROKER in changed:
+        if changed.broker:
             turns.insert(0, BROKER)
-        waits = []
+        found.deployments += await _deploy(system, number, turns, changed.new, found.careless, shape)
+
+
+def change(tree: Tree, new: Iterable[Path], patches: Iterable[Path]) -> Changed:
+    """Add new services to the tree and apply patches; what that changes. Raises `LabError`."""
+    before = tree.digests()
+    tree.add(new)
+    touched = together([tree.apply(patch) for patch in patches])
+    return compare(before, tree.digests(), touched)
+
+
+async def _deploy(
+    system: Live, stage: int, turns: Sequence[str], new: Sequence[str], careless: str, shape: Shape
+) -> list[Deployment]:
+    waits: list[asyncio.Task[Deployment]] = []
+    try:
         for name in turns:
-            began = time.time()
+            began = Deployment(stage, name, name in new, time.time())
             await system.deploy(name)
-            waits.append(
-                asyncio.create_task(_until_ready(system, Deployment(number, name, name in new, began)))
-            )
-            if not found.careless:
+            waits.append(asyncio.create_task(_until_ready(system, began)))
+            if not careless:
                 await waits[-1]
-            await asyncio.sleep(shape.careless_s if found.careless else shape.between_s)
-        found.deployments += await asyncio.gather(*waits)
+            await asyncio.sleep(shape.careless_s if careless else shape.between_s)
+        return await asyncio.gather(*waits)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 async def _until_ready(system: Live, deployment: Deployment) -> Deployment:
@@ -222,14 +120,14 @@ async def _until_ready(system: Live, deployment: Deployment) -> Deployment:
     return replace(deployment, ready=time.time())
 
 
-def _in_turn(system: Live, new: Sequence[str], changed: Sequence[str]) -> list[str]:
+def _in_turn(system: Live, changed: Changed) -> list[str]:
     """New services, then the changed ones by port, checkout last."""
     ports = {service.name: service.port_offset for service in system.system.services}
 
     def place(name: str) -> tuple[int, int]:
-        return (2 if name == CONDUCTOR else 0 if name in new else 1), ports[name]
+        return (2 if name == CONDUCTOR else 0 if name in changed.new else 1), ports[name]
 
-    return sorted((*new, *changed), key=place)
+    return sorted((*changed.new, *changed.own, *changed.plumbing), key=place)
 
 
 async def _judge(found: Found, system: Live, sent: Sequence[Sent]) -> None:

@@ -23,14 +23,15 @@ from lab.client import Call, Patience, bearer, expect, send
 from lab.control import call
 from lab.errors import FAILED, LabError
 from lab.reading import list_checkouts
-from lab.system import System, discover_services
+from lab.system import CONDUCTOR, System, discover_services
 
 START_S = 90.0
 STOP_S = 30.0
 READY_S = 60.0
 POLL_S = 0.05
 ASK = Patience(20.0)
-DOCUMENTS = {"REST": "/openapi.json", "events": "/asyncapi"}
+REST, EVENTS = "/openapi.json", "/asyncapi"
+DOCUMENTS = {"orchestration": {"REST": REST}, "choreography": {"events": EVENTS}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +63,16 @@ class Live:
             await asyncio.sleep(POLL_S)
         raise LabError(f"{name} was deployed and is not ready after {READY_S:.0f} s", FAILED)
 
-    async def contracts(self) -> dict[str, str]:
-        """The digest of each document that says what a service takes and tells, by service and kind."""
+    async def contracts(self, style: str) -> dict[str, str]:
+        """The digest of each document that says what is taken and told in a style, by service and kind.
+
+        Checkout's REST document is what clients are promised, in both styles.
+        """
         found = {}
         for service in self.system.services:
-            for kind, path in DOCUMENTS.items():
-                document = expect(
-                    await send(self.client, Call("GET", self.system.url(service.name) + path), ASK)
-                )
-                plain = json.dumps(document, sort_keys=True).encode()
-                found[f"{service.name} {kind}"] = hashlib.sha256(plain).hexdigest()
-        return found
+            for kind, path in DOCUMENTS[style].items():
+                found[f"{service.name} {kind}"] = await self._digest(service.name, path)
+        return found | {f"{CONDUCTOR} REST": await self._digest(CONDUCTOR, REST)}
 
     async def orders(self) -> list[dict[str, Any]]:
         """All orders that checkout knows."""
@@ -93,18 +93,26 @@ class Live:
         return report
 
     async def program(self, file: Path, style: str) -> dict[str, Any]:
-        """Run a scenario's own program on this system; the line of JSON that it prints."""
+        """Run a scenario's own program on this system; the line of JSON that it prints.
+
+        One that fails, or says nothing, has proved nothing.
+        """
         where = ("--port-base", str(self.port_base), "--data", str(self.data), "--style", style)
         code, output, errors = await asyncio.to_thread(self.tree.run, str(file), *where, env=self._state)
         try:
             said: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
         except (ValueError, IndexError):
-            said = {"proved": False, "what": f"exit code {code}: {errors.strip()[-600:]}"}
+            said = {"what": f"exit code {code}: {errors.strip()[-600:]}"}
+        said["proved"] = said.get("proved") is True and code == 0
         return said
 
     async def get(self, url: str) -> dict[str, Any]:
         """A document that the operator may read."""
         return expect(await send(self.client, Call("GET", url, bearer(self.system.tokens().operator)), ASK))
+
+    async def _digest(self, name: str, path: str) -> str:
+        document = expect(await send(self.client, Call("GET", self.system.url(name) + path), ASK))
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
     @property
     def _state(self) -> Mapping[str, str]:

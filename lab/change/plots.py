@@ -7,7 +7,7 @@ import io
 import math
 import re
 
-from lab.change.experiment import SLOW_S, Found
+from lab.change.found import SLOW_S, Found
 from lab.system import BROKER
 
 BIN_S = 0.5

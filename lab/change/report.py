@@ -14,23 +14,24 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from lab.change import coupling
-from lab.change.experiment import SLOW_S, Found
+from lab.change.found import SLOW_S, Found
 from lab.change.plots import dip
 from lab.change.scenarios import Arm
 from lab.coupling.drawing import draw
 
 COLUMNS = (
     ("ES", "existing services changed besides the one that the change is about"),
+    ("P", "further existing services of which only the shared plumbing changed"),
     ("F", "files of the product touched outside the new service"),
-    ("L", "lines added and deleted in them"),
-    ("K", "contracts (OpenAPI and AsyncAPI documents) that are no longer the same"),
+    ("L", "lines added and deleted in them, over all stages"),
+    (
+        "K",
+        "contracts of the style that are no longer the same: checkout's REST, and the services' or events",
+    ),
     ("stages", "steps of the rollout, each to be finished before the next may begin"),
     ("R", "restarts of existing services"),
-    ("X", "existing services in lock-step: they must be deployed in the order of the stages"),
-    (
-        "refused",
-        "orders that were not accepted at the first try (all were at a later one, unless said otherwise)",
-    ),
+    ("X", "existing services in lock-step: they are deployed in the order of the stages"),
+    ("refused", "orders that were not accepted at the first try; all others were, at a later one"),
     ("slow", f"orders that took over {SLOW_S:g} s from when they were to leave"),
     ("longest", "the longest time that an order took, in seconds"),
     ("lost", "accepted orders that are unknown, or lack an effect, in the end"),
@@ -55,8 +56,11 @@ def arm_name(arm: Arm, careless: str) -> str:
 
 def row(found: Found) -> Row:
     """The figures of one experiment."""
+    if found.error:
+        return Row(arm_name(found.arm, found.careless), ("–",) * len(COLUMNS), sound=False)
     cells = (
         len(found.existing_changed),
+        len(found.plumbing_changed),
         len(found.product),
         sum(each.lines for each in found.product),
         len(found.contracts),
@@ -138,16 +142,41 @@ def _chapters(found: Sequence[Found]) -> list[dict[str, Any]]:
     return list(chapters.values())
 
 
+def said(found: Found) -> list[str]:
+    """What is to be told of one experiment besides its figures, in sentences."""
+    if found.error:
+        return [f"It could not be carried out: {found.error.rstrip('.')}."]
+    sentences = [f"{str(found.proof.get('what', 'Nothing was shown')).rstrip('.')}."]
+    if found.backfill is not None:
+        given = " of ".join(str(found.backfill.get(key, "?")) for key in ("given", "orders"))
+        how = str(found.backfill.get("how", found.backfill.get("what", "?"))).rstrip(".")
+        sentences.append(f"Orders from before: {how} ({given}).")
+    if found.contracts:
+        sentences.append(f"Contracts changed: {', '.join(found.contracts)}.")
+    if found.base:
+        base = [each for each in found.base if each.is_product]
+        lines = sum(each.lines for each in base)
+        sentences.append(f"To get to this arm took {len(base)} files and {lines} lines before.")
+    if not found.sound:
+        sentences.append(f"Not sound: {_why(found)}.")
+    return sentences
+
+
+def _why(found: Found) -> str:
+    books = {key: value for key, value in found.audit.items() if key not in ("services", "styles")}
+    return json.dumps({"audit": books, "not accepted": found.not_accepted[:3]})
+
+
 def _experiment(found: Found) -> dict[str, Any]:
     name = f"{found.scenario.slug}-{found.arm.name}{found.careless and f'-{found.careless}'}"
-    pictures = {f"{name}-dip.svg": dip(found)}
+    pictures = {} if found.error else {f"{name}-dip.svg": dip(found)}
     if found.before is not None and found.after is not None and not found.careless:
         before, after = draw(found.before, found.after)
         pictures |= {f"{name}-before.svg": before, f"{name}-after.svg": after}
     return {
         "row": row(found),
         "found": found,
-        "proof": f"{str(found.proof.get('what', 'nothing was shown')).rstrip('.')}.",
+        "said": said(found),
         "coupling": coupling.compare(found),
         "orders": len(found.fates),
         "pictures": pictures,
@@ -170,7 +199,8 @@ def _plain(found: Found) -> dict[str, Any]:
         "generator_lag_s": round(found.lag_s, 3),
         "existing_changed": found.existing_changed,
         "contracts": found.contracts,
-        "broker_told_of_rights": found.broker_told,
+        "plumbing_changed": found.plumbing_changed,
+        "error": found.error,
         "files": [[each.path, each.added, each.deleted] for each in found.touched],
         "deployments": [
             [each.stage, each.name, round(each.began - found.began, 3), round(each.ready - found.began, 3)]

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +30,11 @@ LAB = "lab/"
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """A file that a change touches, with its lines added and deleted; `new` if it was not there before."""
+    """A file that a change touches, with its lines added and deleted."""
 
     path: str
     added: int
     deleted: int
-    new: bool
 
     @property
     def lines(self) -> int:
@@ -47,12 +47,29 @@ class Touched:
         return not self.path.startswith((*OTHERS, LAB)) and not self.path.endswith(".md")
 
 
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a deployed thing is made of: its own code, and the plumbing that all services share."""
+
+    own: str
+    plumbing: str
+
+
+def together(stages: Iterable[Iterable[Touched]]) -> list[Touched]:
+    """The files that stages touch, each once: a line that one adds and a later one deletes counts twice."""
+    added: Counter[str] = Counter()
+    deleted: Counter[str] = Counter()
+    for each in (each for stage in stages for each in stage):
+        added[each.path] += each.added
+        deleted[each.path] += each.deleted
+    return [Touched(path, added[path], deleted[path]) for path in sorted(added.keys() | deleted.keys())]
+
+
 class Tree:
-    """A copy at `root`. `start` names the state that changes are counted from."""
+    """A copy at `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.start = "HEAD"
 
     @classmethod
     def copy(cls, source: Path, root: Path) -> "Tree":
@@ -77,19 +94,18 @@ class Tree:
         self.git("add", "--all", ".")
         self.git("commit", "-q", "--no-verify", "--allow-empty", "-m", what)
 
-    def begin(self) -> None:
-        """From here on changes are counted."""
-        self.start = self.git("rev-parse", "HEAD").strip()
-
     def try_out(self, patch: Path) -> None:
         """Apply a patch, wholly or not at all; an empty one changes nothing. Raises `LabError`."""
         if patch.stat().st_size:
             self.git("apply", "--index", "--whitespace=nowarn", str(patch.resolve()))
 
-    def apply(self, patch: Path) -> None:
-        """Apply a patch for good. Raises `LabError`."""
+    def apply(self, patch: Path) -> list[Touched]:
+        """Apply a patch for good; the files that it touches. Raises `LabError`."""
         self.try_out(patch)
         self.commit(patch.name)
+        counts = self.git("diff", "--numstat", "--no-renames", "HEAD~1", "HEAD")
+        rows = [line.split("\t") for line in counts.splitlines()]
+        return [Touched(path, int(added), int(deleted)) for added, deleted, path in rows if added.isdigit()]
 
     def difference(self) -> str:
         """What has changed since the last commit, as a patch."""
@@ -103,27 +119,14 @@ class Tree:
             shutil.copytree(folder, self.root / folder.name, ignore=ignored)
         self.commit("new services")
 
-    def touched(self, but: Iterable[str] = ()) -> list[Touched]:
-        """The files that have changed since the start, but for those below the folders `but`."""
-        status = self.git("diff", "--name-status", "--no-renames", self.start, "HEAD")
-        new = {line.split("\t")[1] for line in status.splitlines() if line.startswith("A")}
-        counts = self.git("diff", "--numstat", "--no-renames", self.start, "HEAD")
-        rows = [line.split("\t") for line in counts.splitlines()]
-        skipped = tuple(f"{name}/" for name in but)
-        return [
-            Touched(path, int(added), int(deleted), path in new)
-            for added, deleted, path in rows
-            if not (skipped and path.startswith(skipped)) and added.isdigit()
-        ]
-
-    def digests(self) -> dict[str, str]:
-        """What is deployed, by name: each service by its code and the plumbing's, the broker by rights."""
+    def digests(self) -> dict[str, Digest]:
+        """What is deployed, by name: each service, and the broker by the rights of its users."""
         plumbing = self._digest(PLUMBING)
-        services = discover_services(self.root)
-        told = {each.name: f"{self._digest(each.package)} {plumbing}" for each in services}
-        return told | {
-            BROKER: hashlib.sha256(repr(sorted(read_rights(self.root).items())).encode()).hexdigest()
+        told = {
+            each.name: Digest(self._digest(each.package), plumbing) for each in discover_services(self.root)
         }
+        rights = repr(sorted(read_rights(self.root).items())).encode()
+        return told | {BROKER: Digest(hashlib.sha256(rights).hexdigest(), "")}
 
     def run(
         self, *arguments: str, env: Mapping[str, str], timeout_s: float = COMMAND_S

@@ -27,7 +27,7 @@ from lab.coupling.traffic import Counts, Message, count, messages_since
 from lab.coupling.wire import STORED, Sighting, commands
 from lab.errors import FAILED, LabError
 from lab.outcome import FINAL
-from lab.placing import Plan, place_orders
+from lab.placing import Plan, Silent, place_orders
 from lab.synced import SyncedLines
 from lab.system import CONDUCTOR, MAILBOX, System
 
@@ -133,19 +133,6 @@ async def observe(
     )
 
 
-class _Silent:
-    """Nobody is told of progress."""
-
-    def accepted(self, order: Mapping[str, Any]) -> None:
-        """An order was accepted."""
-
-    def changed(self, order: Mapping[str, Any]) -> None:
-        """A step has finished."""
-
-    def not_accepted(self, error: LabError) -> None:
-        """An order was not accepted: it is in the outcome."""
-
-
 async def _place(system: System, client: httpx.AsyncClient, style: str, number: int) -> _Placed:
     orders = [marked_order(rewards_member=n % 2 == 0) for n in range(number)]
     plan = Plan(
@@ -156,7 +143,7 @@ async def _place(system: System, client: httpx.AsyncClient, style: str, number: 
         follow_s=FOLLOW_S,
     )
     async with SyncedLines(system.accepted_file) as lines:
-        outcome = await place_orders(client, plan, lines, _Silent())
+        outcome = await place_orders(client, plan, lines, Silent())
     final = {
         order["customer"]["name"]: order for order in outcome.orders.values() if order["status"] in FINAL
     }

@@ -12,10 +12,10 @@ import pytest
 
 from lab.change import report
 from lab.change.command import plan
-from lab.change.experiment import Found
+from lab.change.experiment import change
+from lab.change.found import Changed, Found
 from lab.change.scenarios import Arm, Scenario, read_scenarios
 from lab.change.tree import Tree
-from lab.system import BROKER
 
 ROOT = Path(__file__).parent.parent.parent
 SCENARIOS = read_scenarios(ROOT)
@@ -30,11 +30,11 @@ BOUNDARIES = "tests/contract/test_boundaries.py"
 
 
 @dataclass(frozen=True)
-class Changed:
-    """A changed tree, and by stage the existing services whose code has changed."""
+class Patched:
+    """A tree with all stages of an arm applied, and what each stage has changed."""
 
     tree: Tree
-    stages: list[list[str]]
+    stages: list[Changed]
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +44,15 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 
 @pytest.fixture
-def changed(tree: Tree, scenario: Scenario, arm: Arm) -> Iterator[Changed]:
-    """The tree with all stages of an arm applied, one after the other."""
+def patched(tree: Tree, scenario: Scenario, arm: Arm) -> Iterator[Patched]:
+    """The tree with the stages of an arm applied, one after the other."""
     untouched = tree.git("rev-parse", "HEAD").strip()
     if arm.base is not None:
         tree.apply(arm.base)
-    tree.begin()
-    tree.add(scenario.new)
-    stages = []
-    for stage in arm.stages:
-        before = tree.digests()
-        tree.apply(stage)
-        after = tree.digests()
-        stages.append([name for name in after if after[name] != before[name] and name != BROKER])
-    yield Changed(tree, stages)
+    stages = [
+        change(tree, () if number else scenario.new, [stage]) for number, stage in enumerate(arm.stages)
+    ]
+    yield Patched(tree, stages)
     tree.git("reset", "-q", "--hard", untouched)
     tree.git("clean", "-q", "-fdx")
 
@@ -87,26 +82,25 @@ def test_there_is_a_scenario_for_each_kind_of_change() -> None:
 
 @pytest.mark.parametrize(("scenario", "arm"), ARMS)
 def test_the_patches_apply_in_their_order_and_leave_a_tree_that_compiles(
-    changed: Changed, scenario: Scenario, arm: Arm
+    patched: Patched, scenario: Scenario, arm: Arm
 ) -> None:
-    for package in sorted(path.parent for path in changed.tree.root.glob("*/service.toml")):
+    for package in sorted(path.parent for path in patched.tree.root.glob("*/service.toml")):
         assert compileall.compile_dir(package, quiet=1, force=True), package.name
 
 
 @pytest.mark.parametrize(("scenario", "arm"), ARMS)
-def test_the_patches_leave_out_tests_and_documents(changed: Changed, scenario: Scenario, arm: Arm) -> None:
-    assert [each.path for each in changed.tree.touched() if each.path.startswith(LEFT_OUT)] == []
+def test_the_patches_leave_out_tests_and_documents(patched: Patched, scenario: Scenario, arm: Arm) -> None:
+    touched = [each.path for stage in patched.stages for each in stage.touched]
+    assert [path for path in touched if path.startswith(LEFT_OUT)] == []
 
 
 @pytest.mark.parametrize(("scenario", "arm"), ARMS)
-def test_the_page_shows_what_the_patches_come_to(changed: Changed, scenario: Scenario, arm: Arm) -> None:
+def test_the_page_shows_what_the_patches_come_to(patched: Patched, scenario: Scenario, arm: Arm) -> None:
     """What the patches alone decide; nothing was lost or doubled when the page was made."""
-    found = Found(scenario, arm, changed=changed.stages)
-    found.touched = changed.tree.touched(but=[path.name for path in scenario.new])
-    found.audit = {"lost": 0, "missing": 0, "duplicate": 0, "unexpected": 0}
+    found = Found(scenario, arm, changed=patched.stages)
     figures = dict(zip([name for name, _ in report.COLUMNS], report.row(found).cells, strict=True))
     told = rows_of_the_page()[scenario.slug, arm.name]
-    decided = ("ES", "F", "L", "stages", "X", "lost", "doubled")
+    decided = ("ES", "P", "F", "L", "stages", "X")
     assert {name: told[name] for name in decided} == {name: figures[name] for name in decided}
 
 
@@ -119,15 +113,15 @@ def test_the_page_has_a_row_for_each_experiment_and_no_order_was_lost_or_doubled
 
 
 @pytest.mark.parametrize(("scenario", "arm"), ARMS)
-def test_the_changed_tree_keeps_the_import_boundaries(changed: Changed, scenario: Scenario, arm: Arm) -> None:
+def test_the_changed_tree_keeps_the_import_boundaries(patched: Patched, scenario: Scenario, arm: Arm) -> None:
     """No service imports another, the plumbing none, and choreography still names and calls nobody."""
     rules = ("a_service_imports", "the_plumbing", "the_lab_knows", "the_producers_side")
     if arm.base is None:  # which is another conductor, with other modules
         rules = (*rules, "choreography_calls")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-qp", "no:cacheprovider", BOUNDARIES, "-k", " or ".join(rules)],
-        cwd=changed.tree.root,
-        env=changed.tree.environment({}),
+        cwd=patched.tree.root,
+        env=patched.tree.environment({}),
         capture_output=True,
         text=True,
         timeout=120,
@@ -147,5 +141,5 @@ def test_a_scenario_tells_its_story_in_five_sentences_a_line_each(scenario: Scen
 @pytest.mark.parametrize("scenario", [pytest.param(each, id=each.slug) for each in SCENARIOS])
 def test_a_service_that_a_change_is_not_about_is_named_by_its_files(tree: Tree, scenario: Scenario) -> None:
     names = {path.parent.name for path in ROOT.glob("*/service.toml")} | {path.name for path in scenario.new}
-    known = {name.removesuffix("_svc") for name in names} | {"broker"}
+    known = {name.removesuffix("_svc") for name in names}
     assert {arm.about for arm in scenario.arms.values()} <= known

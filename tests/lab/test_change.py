@@ -11,13 +11,14 @@ from typing import Any, cast
 import pytest
 
 from lab.change import experiment, report
-from lab.change.command import plan
+from lab.change.command import plan, try_patches
 from lab.change.editing import edit_patches
-from lab.change.experiment import Deployment, Fate, Found
+from lab.change.experiment import change
+from lab.change.found import Changed, Deployment, Fate, Found
 from lab.change.live import Live
 from lab.change.plots import dip
 from lab.change.scenarios import Arm, Scenario, choose, read_scenarios
-from lab.change.tree import Tree
+from lab.change.tree import Touched, Tree
 from lab.errors import LabError
 
 BOOKS = {"balances": True, "lost": 0, "missing": 0, "duplicate": 0, "unexpected": 0}
@@ -74,34 +75,35 @@ def test_a_copy_has_what_git_holds_and_nothing_that_it_ignores(tree: Tree) -> No
 
 
 def test_only_what_a_patch_changes_gets_another_digest(tree: Tree, tmp_path: Path) -> None:
-    before = tree.digests()
     file = tmp_path / "p.patch"
     file.write_text(patch("email_svc/app.py", "A = 1", "A = 2"))
-    tree.begin()
-    tree.apply(file)
-    after = tree.digests()
-    assert {name for name in after if after[name] != before[name]} == {"email"}
-    assert [(each.path, each.lines, each.new) for each in tree.touched()] == [("email_svc/app.py", 2, False)]
+    changed = change(tree, (), [file])
+    assert (changed.own, changed.plumbing, changed.new, changed.broker) == (("email",), (), (), False)
+    assert [(each.path, each.lines) for each in changed.touched] == [("email_svc/app.py", 2)]
 
 
-def test_a_change_of_the_plumbing_changes_every_service_and_one_of_rights_the_broker(
+def test_lines_that_one_stage_adds_and_a_later_one_takes_away_count_twice(tree: Tree, tmp_path: Path) -> None:
+    there, back = tmp_path / "there.patch", tmp_path / "back.patch"
+    there.write_text(patch("email_svc/app.py", "A = 1", "A = 2"))
+    back.write_text(patch("email_svc/app.py", "A = 2", "A = 1"))
+    changed = change(tree, (), [there, back])
+    assert [(each.path, each.added, each.deleted) for each in changed.touched] == [("email_svc/app.py", 2, 2)]
+    assert changed.own == ()
+
+
+def test_a_change_of_the_plumbing_is_told_apart_and_one_of_rights_is_the_brokers(
     tree: Tree, tmp_path: Path
 ) -> None:
-    before = tree.digests()
     file = tmp_path / "p.patch"
-    file.write_text(patch("servicekit/web.py", "A = 1", "A = 2"))
-    tree.apply(file)
-    assert {name for name, digest in tree.digests().items() if digest != before[name]} == {
-        "checkout",
-        "email",
-    }
-    rights = tree.root / "email_svc" / "service.toml"
-    rights.write_text(rights.read_text().replace("outcomes.email", "outcomes.post"))
-    told = tree.digests()
-    assert (told["broker"] != before["broker"], told["email"].split()[0]) == (
-        True,
-        before["email"].split()[0],
-    )
+    rights = 'publish = ["outcomes.email"]'
+    file.write_text(patch("servicekit/web.py", "A = 1", "A = 2") + patch("checkout/app.py", "A = 1", "A = 2"))
+    changed = change(tree, (), [file])
+    assert (changed.own, changed.plumbing, changed.broker) == (("checkout",), ("email",), False)
+    before = tree.digests()
+    told = tree.root / "email_svc" / "service.toml"
+    told.write_text(told.read_text().replace(rights, 'publish = ["outcomes.post"]'))
+    after = tree.digests()
+    assert {name for name in after if after[name] != before[name]} == {"broker"}
 
 
 def test_a_patch_that_does_not_apply_changes_nothing(tree: Tree, tmp_path: Path) -> None:
@@ -112,21 +114,16 @@ def test_a_patch_that_does_not_apply_changes_nothing(tree: Tree, tmp_path: Path)
     assert (tree.root / "email_svc" / "app.py").read_text() == "A = 1\n"
 
 
-def test_tests_documents_and_the_labs_tools_are_not_counted_as_product(tree: Tree, tmp_path: Path) -> None:
-    tree.begin()
-    for name in (
+def test_tests_documents_and_the_labs_tools_are_not_counted_as_product() -> None:
+    names = (
         "tests/test_a.py",
         "docs/a.md",
         "lab/ledger.py",
         "README.md",
         "compose.yaml",
-        "invoice_svc/app.py",
-    ):
-        (tree.root / name).parent.mkdir(exist_ok=True)
-        (tree.root / name).write_text("x\n")
-    tree.commit("more")
-    touched = tree.touched(but=["invoice_svc"])
-    assert [each.path for each in touched if each.is_product] == ["compose.yaml"]
+        "changes/a/proof.py",
+    )
+    assert [name for name in names if Touched(name, 1, 0).is_product] == ["compose.yaml"]
 
 
 def test_a_new_service_is_copied_in_whole(tree: Tree, tmp_path: Path) -> None:
@@ -191,9 +188,8 @@ def test_checkout_is_last_and_new_services_are_first() -> None:
     ports = {"checkout": 0, "email": 1, "warehouse": 2, "invoice": 4}
     services = [SimpleNamespace(name=name, port_offset=port) for name, port in ports.items()]
     live = cast("Live", SimpleNamespace(system=SimpleNamespace(services=services)))
-    changed = ["checkout", "warehouse", "email"]
-    turns = experiment._in_turn(live, ["invoice"], changed)
-    assert turns == ["invoice", "email", "warehouse", "checkout"]
+    changed = Changed(("invoice",), ("checkout", "warehouse"), ("email",), broker=False, touched=())
+    assert experiment._in_turn(live, changed) == ["invoice", "email", "warehouse", "checkout"]
 
 
 def found(tmp_path: Path, **changed: Any) -> Found:
@@ -204,7 +200,10 @@ def found(tmp_path: Path, **changed: Any) -> Found:
     arm = Arm("orchestration", stages, "email")
     scenario = Scenario("one", 1, "One", make_scenario(tmp_path), {"orchestration": arm}, ())
     given: dict[str, Any] = {
-        "changed": [["email"], ["checkout", "warehouse"]],
+        "changed": [
+            Changed((), ("email",), ("rewards",), broker=False, touched=(Touched("a.py", 3, 1),)),
+            Changed((), ("checkout", "warehouse"), (), broker=True, touched=(Touched("a.py", 1, 1),)),
+        ],
         "deployments": [Deployment(1, "email", False, 101, 102), Deployment(1, "invoice", True, 100, 101)],
         "fates": [
             Fate(100, 100.2, True),
@@ -225,8 +224,9 @@ def test_the_figures_of_an_experiment(tmp_path: Path) -> None:
     figures = dict(zip([name for name, _ in report.COLUMNS], told.cells, strict=True))
     assert figures == {
         "ES": "2",
-        "F": "0",
-        "L": "0",
+        "P": "1",
+        "F": "1",
+        "L": "6",
         "K": "0",
         "stages": "2",
         "R": "1",
@@ -246,7 +246,24 @@ def test_an_experiment_is_sound_only_with_its_ledger_its_proof_and_every_order(t
     assert not replace(sound, audit={**BOOKS, "balances": False}).sound
     assert not replace(sound, proof={"proved": False, "what": "no"}).sound
     assert not replace(sound, not_accepted=["503"]).sound
-    assert not replace(sound, backfill={"proved": False}).sound
+    assert not replace(sound, backfill={"how": "by hand"}).sound
+    assert not replace(sound, error="it broke off").sound
+
+
+def test_an_experiment_that_broke_off_is_a_row_that_says_why(tmp_path: Path) -> None:
+    each = found(tmp_path, error="checkout is not ready", audit={}, proof={})
+    assert set(report.row(each).cells) == {"–"}
+    report.write([each], {"sentence": "Measured."}, tmp_path / "out")
+    assert "checkout is not ready" in (tmp_path / "out" / "changes.html").read_text()
+
+
+def test_patches_are_tried_before_anything_is_started(tmp_path: Path) -> None:
+    source = make_tree(tmp_path / "source")
+    bad = {"orchestration.patch": "", "choreography.patch": patch("email_svc/app.py", "B = 1", "B = 2")}
+    make_scenario(source, patches=bad)
+    experiments = plan(read_scenarios(source), "both")
+    with pytest.raises(LabError, match="duet change --edit one choreography"):
+        try_patches(experiments, source, tmp_path / "patches")
 
 
 def test_the_report_is_one_page_and_the_same_in_markdown(tmp_path: Path) -> None:
@@ -258,7 +275,7 @@ def test_the_report_is_one_page_and_the_same_in_markdown(tmp_path: Path) -> None
     assert "src=" not in page
     assert "<script" not in page
     markdown = (tmp_path / "out" / "changes.md").read_text()
-    assert "| 1 one | orchestration | 2 | 0 | 0 | 0 | 2 | 1 | 3 | 1 | 2 | 2.5 | 1 | 0 | 0 |" in markdown
+    assert "| 1 one | orchestration | 2 | 1 | 1 | 6 | 0 | 2 | 1 | 3 | 1 | 2 | 2.5 | 1 | 0 | 0 |" in markdown
     [plain] = json.loads((tmp_path / "out" / "changes.json").read_text())["experiments"]
     assert plain["figures"]["lost"] == "1"
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +276,7 @@ async def test_nothing_runs_after_the_end_whatever_state_it_was_in(bench: Bench)
         bench.program("c", PLAIN, 2),
         bench.program("d", PLAIN, 3),
     ]
-    timing = Timing(poll_unready_s=0.02, grace_s=0.3)
+    timing = Timing(poll_unready_s=0.02, grace_s=2)
     async with bench.supervising(*programs, timing=timing) as supervisor:
         await supervisor.until_ready()
         await supervisor.command("pause", "b")
@@ -284,7 +284,7 @@ async def test_nothing_runs_after_the_end_whatever_state_it_was_in(bench: Bench)
         pids = [found["pid"] for found in supervisor.rows() if found["pid"]]
         os.kill(row(supervisor, "d")["pid"], signal.SIGKILL)
     assert len(pids) == 3
-    assert [line for line in bench.said if line.endswith("killed")] == ["a has not ended in 0.3 s: killed"]
+    assert [line for line in bench.said if line.endswith("killed")] == ["a has not ended in 2 s: killed"]
     assert not any(is_alive(pid) for pid in pids)
     assert [found["pid"] for found in supervisor.rows()] == [None] * 4
     assert json.loads(bench.book.read_text())["processes"] == []
@@ -299,21 +299,21 @@ async def test_a_start_with_bad_settings_ends_at_once_with_the_last_words(bench:
 
 async def test_a_start_that_takes_too_long_names_the_process(bench: Bench) -> None:
     code = "import time; print('I am thinking', flush=True); time.sleep(60)"
-    timing = Timing(start_s=1, poll_unready_s=0.05, grace_s=2)
+    timing = Timing(start_s=4, poll_unready_s=0.05, grace_s=2)
     ready, slow = bench.program("a", PLAIN, 0), bench.program("b", code, 1)
     async with bench.supervising(ready, slow, timing=timing) as supervisor:
-        with pytest.raises(LabError, match=r"b is not ready after 1 s(.|\n)*I am thinking"):
+        with pytest.raises(LabError, match=r"b is not ready after 4 s(.|\n)*I am thinking"):
             await supervisor.until_ready()
 
 
 async def test_a_start_that_takes_too_long_says_why_a_process_is_not_ready(bench: Bench) -> None:
     refusal = "503 Service Unavailable\\r\\nContent-Length: 31\\r\\n\\r\\nwaiting for participants: email"
     waiting = PLAIN.replace("200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n", refusal)
-    timing = Timing(start_s=1, poll_unready_s=0.05, grace_s=2)
+    timing = Timing(start_s=4, poll_unready_s=0.05, grace_s=2)
     programs = bench.program("a", waiting, 0), bench.program("b", "import time; time.sleep(60)", 1)
     async with bench.supervising(*programs, timing=timing) as supervisor:
         expected = (
-            r"a is not ready after 1 s \(waiting for participants: email\)\nb is not ready .* \(no answer\)"
+            r"a is not ready after 4 s \(waiting for participants: email\)\nb is not ready .* \(no answer\)"
         )
         with pytest.raises(LabError, match=expected):
             await supervisor.until_ready()
@@ -568,6 +568,24 @@ async def test_a_deployed_program_takes_the_place_of_the_one_of_its_name_and_a_n
         ]
         os.kill(row(supervisor, "b")["pid"], signal.SIGKILL)  # it is kept running, as the first ones are
         await until(lambda: row(supervisor, "b")["restarts"] == 1 and row(supervisor, "b")["ready"])
+
+
+async def test_a_program_that_ends_again_and_again_can_be_replaced(bench: Bench) -> None:
+    slow = replace(QUICK, backoff_first_s=30.0)
+    async with bench.supervising(bench.program("a", "exit(1)"), timing=slow) as supervisor:
+        await until(lambda: row(supervisor)["state"] == "restarting")
+        await supervisor.deploy(bench.program("a", PLAIN))
+        await until(lambda: row(supervisor)["ready"])
+
+
+async def test_what_is_held_stopped_is_not_deployed_and_nothing_is_at_the_end(bench: Bench) -> None:
+    async with bench.supervising(bench.program("a", PLAIN)) as supervisor:
+        await supervisor.until_ready()
+        await supervisor.command("stop", "a")
+        with pytest.raises(LabError, match="let it run first"):
+            await supervisor.deploy(bench.program("a", PLAIN))
+    with pytest.raises(LabError, match="stopping"):
+        await supervisor.deploy(bench.program("b", PLAIN, offset=1))
 
 
 async def test_a_process_is_told_by_a_hangup_to_read_its_configuration_again(bench: Bench) -> None:
