@@ -13,13 +13,13 @@ setup: .venv/.run-stamp ## make .venv with what running needs, pinned by hash
 run: setup ## start the system, place a checkout in each style, serve until Ctrl-C
 	@$(BIN)/duet up --first-order
 
-test: .venv/.test-stamp ## run every test but the longest fault tests (under 5 minutes)
+test: .venv/.test-stamp ## run every test but the longest fault tests (some 8 minutes on two cores)
 	@$(BIN)/python -m pytest $(TESTS) -m "not chaos"
 
 check: .venv/.test-stamp ## lint, types and import boundaries
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m pytest -q tests/contract/test_boundaries.py
 
-chaos: .venv/.test-stamp ## the longest fault tests: kills, wipes, the broker's full disk (under 10 minutes)
+chaos: .venv/.test-stamp ## the longest fault tests: kills, wipes, the broker's full disk (some 10 minutes)
 	@$(BIN)/python -m pytest -m chaos -n 4 --dist load tests/api
 	@$(BIN)/python -m pytest -m chaos --ignore tests/api
 
