@@ -26,7 +26,7 @@ COLUMNS = (
     ("L", "lines added and deleted in them, over all stages"),
     (
         "K",
-        "contracts of the style that are no longer the same: REST or event documents, and checkout's REST in both",
+        "contracts of the style that are another now: REST or event documents, checkout's REST in both",
     ),
     ("stages", "steps of the rollout, each to be finished before the next may begin"),
     ("R", "restarts of existing services"),
