@@ -6,9 +6,13 @@ What is drawn in the page's own colour follows it into light and dark.
 import io
 import math
 import re
+from typing import TYPE_CHECKING
 
 from lab.change.found import SLOW_S, Found
 from lab.system import BROKER
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BIN_S = 0.5
 WIDTH_IN, HEIGHT_IN = 7.0, 2.1
@@ -63,13 +67,13 @@ def _bins(found: Found) -> tuple[list[float], list[float], list[float]]:
     return [at for at, _ in kept], shares, longest
 
 
-def _svg(figure: object, title: str) -> str:
+def _svg(figure: "Figure", title: str) -> str:
     import matplotlib
 
     target = io.StringIO()
     # The same picture for the same figures: no ids from random numbers, no date.
     with matplotlib.rc_context({"svg.hashsalt": title, "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.savefig(target, format="svg", metadata={"Date": None, "Title": title})  # type: ignore[attr-defined]
+        figure.savefig(target, format="svg", metadata={"Date": None, "Title": title})
     text = target.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     return re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
