@@ -7,7 +7,6 @@ The generator's own ceiling is measured in the same run, so that nobody takes th
 """
 
 import asyncio
-import signal
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -121,9 +120,6 @@ async def run(shape: Shape, folder: Path, advance: Callable[[str], None]) -> Out
 
     SIGTERM ends it as Ctrl-C does: by cancelling it, all its processes ended. Raises BenchError.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     setting = await asyncio.to_thread(describe, folder)
     async with AsyncExitStack() as stack:
         advance("starting")

@@ -9,7 +9,6 @@ by speed alone: in the end every order is reconciled with every service's effect
 import asyncio
 import csv
 import shutil
-import signal
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -101,9 +100,6 @@ async def run(shape: Shape, folder: Path, out: Path | None, advance: Callable[[s
 
     `advance` is called with what comes next. SIGTERM ends it as Ctrl-C does. Raises LabError.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     setting = await asyncio.to_thread(describe, folder)
     return Outcome(
         setting, shape, [await _measure(mail, shape, folder, out, advance) for mail in shape.mails]

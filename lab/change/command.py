@@ -1,4 +1,4 @@
-"""Runs experiments for a person or a program: scratch copies, progress with the time left, the report.
+"""Runs experiments for a person or a program, each on a scratch copy, and shows what they come to.
 
 An experiment that cannot be carried out is a row that says why; the others go on.
 """
@@ -6,17 +6,12 @@ An experiment that cannot be carried out is a row that says why; the others go o
 import asyncio
 import json
 import shutil
-import signal
-import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lab.bench.setting import Setting, describe
@@ -26,9 +21,8 @@ from lab.change.found import Found
 from lab.change.scenarios import Arm, Scenario, choose, read_scenarios
 from lab.change.tree import Tree
 from lab.errors import LabError
+from lab.long_run import Advance, make_folder, page, run_in
 from lab.system import project_root
-
-FILE_COLUMNS = 180
 
 
 @dataclass(frozen=True)
@@ -70,12 +64,12 @@ def run(scenario: str, style: str, out: Path | None, folder: Path, *, as_json: b
     for wanted in filter(None, (folder, out)):
         make_folder(wanted)
     setting = describe(folder)
-    own = Path(tempfile.mkdtemp(prefix="change-", dir=folder.resolve()))
-    try:
-        try_patches(experiments, source, own / "patches")
-        found = _with_progress(experiments, source, own)
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
+    found = run_in(
+        folder,
+        "change",
+        len(experiments),
+        lambda own, advance: _carry_out_all(experiments, source, own, advance),
+    )
     told = describe_setting(setting, Shape(), max(each.lag_s for each in found))
     if as_json:
         typer.echo(json.dumps(report.document(found, told)))
@@ -85,14 +79,6 @@ def run(scenario: str, style: str, out: Path | None, folder: Path, *, as_json: b
         report.write(found, told, out)
         typer.echo(f"the report is {out / 'changes.html'}", err=as_json)
     return all(each.sound for each in found)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder if there is none; raise `LabError` where that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LabError(f"cannot use {folder} as a folder: {error.strerror}") from error
 
 
 def try_patches(experiments: Sequence[Experiment], source: Path, folder: Path) -> None:
@@ -121,33 +107,16 @@ def describe_setting(setting: Setting, shape: Shape, lag_s: float) -> dict[str, 
     return {"sentence": sentence, **asdict(shape), **asdict(setting)}
 
 
-def _with_progress(experiments: Sequence[Experiment], source: Path, own: Path) -> list[Found]:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("starting", total=len(experiments))
-
-        def tell(number: int, what: str) -> None:
-            progress.update(task, description=what, completed=number)
-
-        try:
-            return asyncio.run(_carry_out_all(experiments, source, own, tell))
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
-
-
 async def _carry_out_all(
-    experiments: Sequence[Experiment], source: Path, own: Path, tell: Callable[[int, str], None]
+    experiments: Sequence[Experiment], source: Path, own: Path, advance: Advance
 ) -> list[Found]:
-    """Carry out all, one after the other. SIGTERM and SIGHUP end it as Ctrl-C does: nothing runs on."""
-    running = asyncio.current_task()
-    assert running is not None
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    """Carry out all, one after the other, once it is known that their patches apply."""
+    advance("trying the patches")
+    await asyncio.to_thread(try_patches, experiments, source, own / "patches")
     found = []
-    for done, each in enumerate(experiments):
-        tell(done, each.name)
-        folder = own / str(done)
+    for number, each in enumerate(experiments):
+        advance(each.name)
+        folder = own / str(number)
         tree = await asyncio.to_thread(Tree.copy, source, folder / "tree")
         (folder / "system").mkdir()
         try:
@@ -161,7 +130,6 @@ async def _carry_out_all(
 
 
 def _print(found: Sequence[Found]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else FILE_COLUMNS)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("change")
     table.add_column("arm")
@@ -170,6 +138,6 @@ def _print(found: Sequence[Found]) -> None:
     for each in found:
         told = report.row(each)
         table.add_row(each.scenario.slug, told.name, *told.cells, style="" if told.sound else "red")
-    console.print(table)
+    page().print(table)
     for each in found:
         typer.echo(f"{each.scenario.slug}, {report.row(each).name}: {' '.join(report.said(each))}")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import typer
 
-from lab.change.command import make_folder
 from lab.change.scenarios import ARMS, choose, read_scenarios
 from lab.change.tree import Tree
 from lab.errors import FAILED, LabError
+from lab.long_run import make_folder
 from lab.system import project_root
 
 

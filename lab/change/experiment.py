@@ -148,4 +148,4 @@ async def _judge(found: Found, system: Live, sent: Sequence[Sent]) -> None:
         if each.order_id is None:
             found.not_accepted.append(each.trouble)
         else:
-            found.fates.append(Fate(each.intended, ends.get(each.order_id), each.tries == 1))
+            found.fates.append(Fate(each.intended, ends.get(each.order_id), each.at_first_try))

@@ -16,10 +16,10 @@ from typing import Any
 
 import httpx
 
-from lab.bench.children import Child, running
+from lab.bench.children import running
 from lab.bench.whole import free_port_base
 from lab.change.tree import Tree
-from lab.client import Call, Patience, bearer, expect, send
+from lab.client import Call, Patience, expect, send
 from lab.control import call
 from lab.errors import FAILED, LabError
 from lab.reading import list_checkouts
@@ -30,18 +30,18 @@ STOP_S = 30.0
 READY_S = 60.0
 POLL_S = 0.05
 ASK = Patience(20.0)
-REST, EVENTS = "/openapi.json", "/asyncapi"
-DOCUMENTS = {"orchestration": {"REST": REST}, "choreography": {"events": EVENTS}}
+REST, EVENTS = "REST", "events"
+PATHS = {REST: "/openapi.json", EVENTS: "/asyncapi"}
+KINDS = {"orchestration": REST, "choreography": EVENTS}
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """A running system of a tree; `up` is its `duet up`."""
+    """A running system of a tree."""
 
     tree: Tree
     data: Path
     port_base: int
-    up: Child
     client: httpx.AsyncClient
 
     @property
@@ -68,14 +68,13 @@ class Live:
 
         Checkout's REST document is what clients are promised, in both styles.
         """
-        found = {}
-        for service in self.system.services:
-            for kind, path in DOCUMENTS[style].items():
-                found[f"{service.name} {kind}"] = await self._digest(service.name, path)
-        return found | {f"{CONDUCTOR} REST": await self._digest(CONDUCTOR, REST)}
+        documents = dict.fromkeys(
+            [(CONDUCTOR, REST), *((s.name, KINDS[style]) for s in self.system.services)]
+        )
+        return {f"{name} {kind}": await self._digest(name, PATHS[kind]) for name, kind in documents}
 
     async def orders(self) -> list[dict[str, Any]]:
-        """All orders that checkout knows."""
+        """All orders that checkout knows, unparsed: a changed tree may have statuses unknown to this code."""
         return [order async for order in list_checkouts(self.client, self.system, ASK)]
 
     async def duet(self, *arguments: str) -> tuple[int, str, str]:
@@ -106,10 +105,6 @@ class Live:
         said["proved"] = said.get("proved") is True and code == 0
         return said
 
-    async def get(self, url: str) -> dict[str, Any]:
-        """A document that the operator may read."""
-        return expect(await send(self.client, Call("GET", url, bearer(self.system.tokens().operator)), ASK))
-
     async def _digest(self, name: str, path: str) -> str:
         document = expect(await send(self.client, Call("GET", self.system.url(name) + path), ASK))
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
@@ -136,4 +131,4 @@ async def live(tree: Tree, folder: Path, client: httpx.AsyncClient) -> AsyncIter
         root=tree.root,
     ) as up:
         await up.ask(b"", START_S)
-        yield Live(tree, data, base, up, client)
+        yield Live(tree, data, base, client)

@@ -175,13 +175,12 @@ def _experiment(found: Found) -> dict[str, Any]:
         pictures |= {f"{name}-before.svg": before, f"{name}-after.svg": after}
     return {
         "row": row(found),
-        "found": found,
         "said": said(found),
         "coupling": coupling.compare(found),
         "orders": len(found.fates),
         "pictures": pictures,
         "files": [each for each in found.product if each.lines],
-        "turns": [(each.stage, each.name, each.ready - each.began) for each in found.deployments],
+        "deployments": len(found.deployments),
     }
 
 

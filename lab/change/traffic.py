@@ -24,14 +24,13 @@ MOST_IN_FLIGHT = 400
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One order: when it was to leave and when it was accepted, in seconds since 1970, after how many tries.
+    """One order: when it was to leave, in seconds since 1970, and whether its first try was accepted.
 
-    `order_id` is None where it was never accepted: `trouble` says why.
+    `order_id` is None where none was: `trouble` says why.
     """
 
     intended: float
-    accepted: float | None
-    tries: int
+    at_first_try: bool
     order_id: str | None
     trouble: str = ""
 
@@ -89,23 +88,16 @@ class Traffic:
             slots.release()
 
     async def _send(self, number: int, intended: float) -> Sent:
-        tries = 0
-        key = str(uuid.uuid4())
-
-        def headers(attempt: int) -> dict[str, str]:
-            nonlocal tries
-            tries = attempt
-            return {"Idempotency-Key": f'"{key}"', "Prefer": "respond-async"}
-
+        headers = {"Idempotency-Key": f'"{uuid.uuid4()}"', "Prefer": "respond-async"}
         body = json.dumps(mixed_order(number)).encode()
-        call = Call("POST", f"{self.url}/checkouts", headers, {"style": self.style}, body)
+        call = Call("POST", f"{self.url}/checkouts", lambda _: headers, {"style": self.style}, body)
         try:
-            order = expect(await send(self.client, call, PATIENCE))
+            answer = await send(self.client, call, PATIENCE)
+            order_id = str(expect(answer)["order_id"])
         except (NoAnswerError, RefusedError) as error:
-            return Sent(intended, None, tries, None, str(error))
-        accepted = time.time()
-        await self.accepted.add(str(order["order_id"]))
-        return Sent(intended, accepted, tries, str(order["order_id"]))
+            return Sent(intended, False, None, str(error))
+        await self.accepted.add(order_id)
+        return Sent(intended, answer.tries == 1, order_id)
 
 
 def completions(orders: list[dict[str, object]]) -> dict[str, float | None]:
