@@ -4,6 +4,7 @@ import typer
 
 from lab import audit, bench, change, control, dlq, listen, order, participant, repair, stuck, up
 from lab.errors import OneLineErrors
+from lab.wire import commands as wire
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -11,5 +12,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One checkout, orchestrated and choreographed: start it, load it, break it, audit it.",
 )
-for part in (up, control, order, audit, stuck, repair, participant, dlq, listen, bench, change):
+for part in (up, control, order, audit, stuck, repair, participant, dlq, listen, bench, change, wire):
     part.register(app)
