@@ -10,7 +10,7 @@ from typing import Any
 
 from lab.compare.arms import CHOREOGRAPHY, ORCHESTRATION, Arm
 from lab.compare.rig import Load, Rig
-from lab.compare.scenarios import FIGURES, Advance, Scenario, measure
+from lab.compare.scenarios import FIGURES, Advance, Keep, Scenario, measure
 from lab.compare.verdicts import Figure, judge
 from lab.compare.windows import Window
 
@@ -107,14 +107,24 @@ def count() -> int:
     return sum(len(ablation.styles) for ablation in ABLATIONS)
 
 
-async def measure_ablations(rig: Rig, load: Load, rounds: int, seed: int, advance: Advance) -> list[Ablated]:
-    """Measure every ablation in each style that it concerns. Raises `LabError`."""
+async def measure_ablations(
+    rig: Rig,
+    load: Load,
+    rounds: int,
+    seed: int,
+    advance: Advance,
+    settings: Mapping[str, str] | None = None,
+    keep: Keep = lambda *_: None,
+) -> list[Ablated]:
+    """Measure every ablation in each style that it concerns, all under `settings`. Raises `LabError`."""
     found = []
     for ablation in ABLATIONS:
         for style in ablation.styles:
-            arms = (Arm(AS_IT_IS, style), Arm(WITHOUT, style, ablation.settings))
-            scenario = Scenario(f"without {ablation.name} ({style})", "", "", arms, load, rounds, fresh=False)
-            windows = (await measure(rig, scenario, seed, advance)).windows
+            as_it_is = Arm(AS_IT_IS, style, settings or {})
+            without = Arm(WITHOUT, style, {**(settings or {}), **ablation.settings})
+            name = f"without {ablation.name} ({style})"
+            scenario = Scenario(name, "", "", (as_it_is, without), load, rounds, fresh=False)
+            windows = (await measure(rig, scenario, seed, advance, keep)).windows
             found.append(Ablated(ablation, style, load, windows, _figures(windows)))
     return found
 

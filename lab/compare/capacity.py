@@ -113,10 +113,23 @@ class Capacity:
     searches: Sequence[Found]
     figure: Figure
 
+    @property
+    def troubles(self) -> list[str]:
+        """Why it is not to be used, if it is not: no result, or a ledger that does not balance."""
+        told = []
+        for search in self.searches:
+            where = f"capacity, {search.arm}, round {search.round}"
+            if search.capacity is None:
+                told.append(f"{where}: no rate met the objective")
+            for step in search.steps:
+                if not step.window.ledger.get("balances"):
+                    told.append(f"{where}, {step.rate:.0f}/s: {step.window.trouble}")
+        return told
+
     def as_document(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {
-            "objective": asdict(self.shape.objective) | {"refused": 0, "missing": 0},
+            "objective": {**asdict(self.shape.objective), "errors": 0},
             "rounds": self.shape.rounds,
             "window_s": self.shape.measured_s,
             "tolerance": self.shape.tolerance,

@@ -36,7 +36,7 @@ def run(
     found = run_in(
         folder,
         "compare",
-        shape.steps,
+        shape.expected_s,
         lambda own, advance: comparison.run(shape, own, seed, command, out, advance),
     )
     document = found.as_document()

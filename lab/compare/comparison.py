@@ -9,7 +9,7 @@ from typing import Any
 
 from lab.bench.setting import Setting, describe
 from lab.compare.ablations import Ablated, measure_ablations
-from lab.compare.arms import ACK, COMPLETION, both_styles
+from lab.compare.arms import both_styles
 from lab.compare.capacity import Capacity, measure_capacity
 from lab.compare.claims import Claim, judge_claims
 from lab.compare.rig import rig
@@ -38,27 +38,25 @@ class Comparison:
     @property
     def troubles(self) -> list[str]:
         """Why the run has failed; empty if it has not."""
-        told: list[Measured | Ablated] = [*self.scenarios, *self.extra, *self.ablations]
-        if self.aa is not None:
-            told.append(self.aa)
-        found = [trouble for each in told for trouble in each.troubles]
+        told = [trouble for each in self.parts for trouble in each.troubles]
+        return told + ([] if self.capacity is None else self.capacity.troubles)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every window's ledger balances."""
+        windows = [window for each in self.parts for window in each.windows]
         if self.capacity is not None:
-            found += [
-                f"capacity, {search.arm}, round {search.round}: {why}"
-                for search in self.capacity.searches
-                for why in ([] if search.capacity else ["no rate met the objective"])
-            ]
-            found += [
-                f"capacity, {search.arm}, round {search.round}, {step.rate:.0f}/s: ledger does not balance"
-                for search in self.capacity.searches
-                for step in search.steps
-                if not step.window.ledger.get("balances")
-            ]
-        return found
+            windows += [step.window for search in self.capacity.searches for step in search.steps]
+        return all(window.ledger.get("balances", False) for window in windows)
+
+    @property
+    def parts(self) -> list[Measured | Ablated]:
+        """Everything that was measured in pairs of windows."""
+        aa = [] if self.aa is None else [self.aa]
+        return [*self.scenarios, *aa, *self.extra, *self.ablations]
 
     def as_document(self) -> dict[str, Any]:
         """As plain JSON values."""
-        arms = self.scenarios[0].scenario.arms
         return {
             "kind": "compare",
             "version": 1,
@@ -67,17 +65,7 @@ class Comparison:
             "command": self.command,
             "setting": asdict(self.setting),
             "seed": self.seed,
-            "arms": [
-                {"name": arm.name, "style": arm.style, "ack_means": ACK, "completion_means": COMPLETION}
-                if arm.target is None
-                else {
-                    "name": arm.name,
-                    "style": arm.style,
-                    "ack_means": "whatever its 2xx promises",
-                    "completion_means": COMPLETION,
-                }
-                for arm in arms
-            ],
+            "arms": [arm.as_document() for arm in self.scenarios[0].scenario.arms],
             "scenarios": [each.as_document() for each in self.scenarios],
             "aa": None if self.aa is None else self.aa.as_document(),
             "capacity": None if self.capacity is None else self.capacity.as_document(),
@@ -85,6 +73,7 @@ class Comparison:
             "ablations": [each.as_document() for each in self.ablations],
             "claims": [each.as_document() for each in self.claims],
             "troubles": self.troubles,
+            "balanced": self.balanced,
             "passed": not self.troubles,
         }
 
@@ -103,14 +92,17 @@ async def run(
 
         scenarios = [await done(scenario) for scenario in shape.scenarios]
         aa = None if shape.aa is None else await done(shape.aa)
-        if shape.capacity is None or shape.ablations is None:
-            return Comparison(shape, setting, seed, command, scenarios, aa)
-        found = await measure_capacity(measuring, both_styles(), shape.capacity, seed, advance)
+        found = None
+        if shape.capacity is not None:
+            arms = both_styles(shape.settings)
+            found = await measure_capacity(measuring, arms, shape.capacity, seed, advance)
         extra = [await done(scenario) for scenario in shape.extra]
-        load, rounds = shape.ablations
-        ablated = await measure_ablations(measuring, load, rounds, seed, advance)
+        ablated: list[Ablated] = []
+        if shape.ablations is not None:
+            load, rounds = shape.ablations
+            ablated = await measure_ablations(measuring, load, rounds, seed, advance, shape.settings, keep)
     by_name = {each.scenario.name: each for each in extra}
-    judged = judge_claims(scenarios[0], found, by_name)
+    judged = [] if found is None or not extra else judge_claims(scenarios[0], found, by_name)
     return Comparison(shape, setting, seed, command, scenarios, aa, found, extra, ablated, judged)
 
 

@@ -24,9 +24,10 @@ from lab.bench.orders import Origin
 from lab.bench.whole import Whole, whole_system
 from lab.client import Patience, open_client
 from lab.compare.arms import Arm
-from lab.compare.windows import Costs, Raw, Row, Window, completions, summarise
+from lab.compare.windows import Costs, Raw, Row, Window, completions, ledgers, summarise
 from lab.coupling import traffic
-from lab.ledger import OWED_BY_MEMBERS, Effect, reconcile
+from lab.errors import LabError
+from lab.ledger import OWED_BY_MEMBERS, Effect
 from lab.reading import read_books
 from lab.system import CONDUCTOR, HOST
 from lab.targets import Target
@@ -101,28 +102,46 @@ class SystemBench:
         self._client = client
         self._fresh = fresh
         self._counts = counts
-        self._pending: list[Raw] = []
-        self._promised: set[str] = set()
+        self._raws: list[Raw] = []
+        self._balanced: list[bool] = []  # the ledgers of those that are reckoned
 
     async def measure(self, arm: Arm, load: Load, number: int, seed: int) -> None:
-        """One window."""
+        """One window. Raises `BenchError`, naming it, if a process died meanwhile."""
+        try:
+            self._raws.append(await self._measure(arm, load, number, seed))
+            await self._whole.check_alive()
+        except BenchError as error:
+            why = await self._death() or str(error)
+            raise BenchError(f"{arm.name}, round {number}: {why}") from error
+
+    async def _measure(self, arm: Arm, load: Load, number: int, seed: int) -> Raw:
         before = await self._count()
         origin = Origin(HOST, self._whole.system.port(CONDUCTOR))
         plan, arrivals, rows = await self._generator.drive(arm, origin, load, seed, self._whole.pids)
         memory_mb = self._whole.memory_mb() if self._fresh else {}
         await self._whole.settle(self._client)
-        after = await self._count()
-        costs = _costs(before, after, len(rows), memory_mb)
-        self._pending.append(Raw(arm.name, number, plan, arrivals, rows, costs))
-        self._promised |= {row[0] for row in rows}
+        costs = _costs(before, await self._count(), len(rows), memory_mb)
+        return Raw(arm.name, number, plan, arrivals, rows, costs)
+
+    async def _death(self) -> str | None:
+        """What died, if anything did: whatever else went wrong comes of it."""
+        try:
+            await self._whole.check_alive()
+        except LabError as error:
+            return str(error)
+        return None
 
     async def reckon(self) -> list[tuple[Raw, Window]]:
-        """Read the books of the quiet system; its ledger is that of every window on it so far."""
-        await self._whole.check_alive()
-        orders, effects = await read_books(self._client, self._whole.system, self._promised, Patience(READ_S))
-        ledger = as_document(reconcile(self._promised, orders.values(), effects))
-        raws, self._pending = self._pending, []
-        return _reckoned(raws, effects, OWED_BY_MEMBERS, ledger)
+        """Read the books of the quiet system; each window has the ledger of its own orders."""
+        promised = {row[0] for raw in self._raws for row in raw.rows}
+        orders, effects = await read_books(self._client, self._whole.system, promised, Patience(READ_S))
+        found = ledgers(self._raws, orders, effects)
+        known = len(self._balanced)
+        for raw, report, balanced in zip(self._raws, found, self._balanced, strict=False):
+            if balanced and not report.balances:
+                raise BenchError(f"{raw.arm}, round {raw.round}: an order of it was acted on again later")
+        self._balanced += [report.balances for report in found[known:]]
+        return _reckoned(self._raws[known:], effects, OWED_BY_MEMBERS, map(as_document, found[known:]))
 
     async def _count(self) -> traffic.Counts | None:
         if not self._counts:
@@ -139,14 +158,12 @@ class TargetBench:
         self._generator = generator
         self._client = client
         self._pending: list[Raw] = []
-        self._promised: dict[str, bool] = {}
 
     async def measure(self, arm: Arm, load: Load, number: int, seed: int) -> None:
         """One window; then wait until its effects are there, for a minute at most."""
         origin = self._target.origin
         plan, arrivals, rows = await self._generator.drive(arm, origin, load, seed, {})
         self._pending.append(Raw(arm.name, number, plan, arrivals, rows))
-        self._promised |= {row[0]: row[3] for row in rows}
         patience = Patience(TARGET_QUIET_S)
         for _ in range(round(TARGET_QUIET_S / TARGET_POLL_S)):
             if len(completions(rows, await self._effects(), self._members_only)) == len(rows):
@@ -156,9 +173,9 @@ class TargetBench:
     async def reckon(self) -> list[tuple[Raw, Window]]:
         """Read its effects: each order that it accepted is to have each one exactly once."""
         effects = await self._effects()
-        ledger = self._target.reconcile(self._promised, effects)
         raws, self._pending = self._pending, []
-        return _reckoned(raws, effects, self._members_only, ledger)
+        found = [self._target.reconcile({row[0]: row[3] for row in raw.rows}, effects) for raw in raws]
+        return _reckoned(raws, effects, self._members_only, found)
 
     async def _effects(self) -> dict[str, list[Effect]]:
         return await self._target.read_effects(self._client, Patience(READ_S))
@@ -210,10 +227,10 @@ def _reckoned(
     raws: Iterable[Raw],
     effects: Mapping[str, Sequence[Effect]],
     members_only: frozenset[str],
-    ledger: dict[str, Any],
+    found: Iterable[dict[str, Any]],
 ) -> list[tuple[Raw, Window]]:
     read = [replace(raw, done=completions(raw.rows, effects, members_only)) for raw in raws]
-    return [(raw, summarise(raw, ledger)) for raw in read]
+    return [(raw, summarise(raw, ledger)) for raw, ledger in zip(read, found, strict=True)]
 
 
 def _costs(

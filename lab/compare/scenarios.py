@@ -105,7 +105,7 @@ async def measure(
 
 
 def figures_of(arms: Sequence[Arm], windows: Sequence[Window]) -> list[Figure]:
-    """Every figure that all rounds of two arms have, for each two arms."""
+    """Every figure that both of two arms have, for each two arms; a round that lacks it is said of it."""
     rounds = {
         arm.name: sorted((w for w in windows if w.arm == arm.name), key=lambda w: w.round) for arm in arms
     }
@@ -115,7 +115,7 @@ def figures_of(arms: Sequence[Arm], windows: Sequence[Window]) -> list[Figure]:
         for a, b in pairs
         for kind, read in FIGURES
     ]
-    known = [each for each in asked if any(value is not None for value in (*each[3], *each[4]))]
+    known = [each for each in asked if all(any(value is not None for value in told) for told in each[3:])]
     return [judge(kind, (a, of_a), (b, of_b), len(known)) for kind, a, b, of_a, of_b in known]
 
 
