@@ -2,7 +2,21 @@
 
 import typer
 
-from lab import audit, bench, change, compare, control, dlq, listen, order, participant, repair, stuck, up
+from lab import (
+    audit,
+    bench,
+    change,
+    compare,
+    control,
+    dlq,
+    listen,
+    order,
+    participant,
+    repair,
+    stuck,
+    timeline,
+    up,
+)
 from lab.errors import OneLineErrors
 
 app = typer.Typer(
@@ -11,5 +25,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One checkout, orchestrated and choreographed: start it, load it, break it, audit it.",
 )
-for part in (up, control, order, audit, stuck, repair, participant, dlq, listen, bench, change, compare):
+for part in (
+    up,
+    control,
+    order,
+    timeline,
+    audit,
+    stuck,
+    repair,
+    participant,
+    dlq,
+    listen,
+    bench,
+    change,
+    compare,
+):
     part.register(app)
