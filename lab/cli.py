@@ -2,7 +2,21 @@
 
 import typer
 
-from lab import audit, bench, change, compare, control, dlq, listen, order, participant, repair, stuck, up
+from lab import (
+    audit,
+    bench,
+    change,
+    compare,
+    control,
+    dlq,
+    listen,
+    order,
+    participant,
+    repair,
+    stuck,
+    timeline,
+    up,
+)
 from lab.errors import OneLineErrors
 from lab.wire import commands as wire
 
@@ -17,6 +31,7 @@ PARTS = (
     control,
     wire,
     order,
+    timeline,
     audit,
     stuck,
     repair,
