@@ -45,7 +45,9 @@ def test_with_three_in_ten_exchanges_failing_no_order_is_lost_and_none_done_twic
         orders.finish()
     assert _hits(system, "rest") > counted, "started again, it is no longer behind its wires"
     system.duet("calm", "warehouse")
-    system.audit()
+    report = system.audit()
+    finished = {status: count for status, count in report["orders"].items() if count}
+    assert finished == {"completed": ORDERS + ORDERS // 2}
 
 
 @pytest.mark.parametrize("style", ["orchestration", "choreography"])
