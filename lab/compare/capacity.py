@@ -129,7 +129,7 @@ class Capacity:
     def as_document(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {
-            "objective": asdict(self.shape.objective) | {"refused": 0, "missing": 0},
+            "objective": {**asdict(self.shape.objective), "errors": 0},
             "rounds": self.shape.rounds,
             "window_s": self.shape.measured_s,
             "tolerance": self.shape.tolerance,

@@ -26,6 +26,7 @@ from lab.client import Patience, open_client
 from lab.compare.arms import Arm
 from lab.compare.windows import Costs, Raw, Row, Window, completions, ledgers, summarise
 from lab.coupling import traffic
+from lab.errors import LabError
 from lab.ledger import OWED_BY_MEMBERS, Effect
 from lab.reading import read_books
 from lab.system import CONDUCTOR, HOST
@@ -105,18 +106,30 @@ class SystemBench:
         self._balanced: list[bool] = []  # the ledgers of those that are reckoned
 
     async def measure(self, arm: Arm, load: Load, number: int, seed: int) -> None:
-        """One window."""
+        """One window. Raises `BenchError`, naming it, if a process died meanwhile."""
+        try:
+            self._raws.append(await self._measure(arm, load, number, seed))
+            await self._whole.check_alive()
+        except BenchError as error:
+            why = await self._death() or str(error)
+            raise BenchError(f"{arm.name}, round {number}: {why}") from error
+
+    async def _measure(self, arm: Arm, load: Load, number: int, seed: int) -> Raw:
         before = await self._count()
         origin = Origin(HOST, self._whole.system.port(CONDUCTOR))
         plan, arrivals, rows = await self._generator.drive(arm, origin, load, seed, self._whole.pids)
         memory_mb = self._whole.memory_mb() if self._fresh else {}
         await self._whole.settle(self._client)
+        costs = _costs(before, await self._count(), len(rows), memory_mb)
+        return Raw(arm.name, number, plan, arrivals, rows, costs)
+
+    async def _death(self) -> str | None:
+        """What died, if anything did: whatever else went wrong comes of it."""
         try:
             await self._whole.check_alive()
-        except BenchError as error:
-            raise BenchError(f"{arm.name}, round {number}: {error}") from error
-        costs = _costs(before, await self._count(), len(rows), memory_mb)
-        self._raws.append(Raw(arm.name, number, plan, arrivals, rows, costs))
+        except LabError as error:
+            return str(error)
+        return None
 
     async def reckon(self) -> list[tuple[Raw, Window]]:
         """Read the books of the quiet system; each window has the ledger of its own orders."""

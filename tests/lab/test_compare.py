@@ -2,11 +2,13 @@
 
 import io
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -27,6 +29,7 @@ from lab.compare.simulated import parse_errors, parse_times, simulated
 from lab.compare.windows import Window
 from lab.errors import LabError
 from lab.targets import EffectsAt, Target
+from tests.support.compare_schema import COMPARE
 from tests.support.planted import FakeRig, window
 
 LOAD = Load(100.0, 1.0, 4.0)
@@ -306,6 +309,18 @@ def test_what_was_asked_for_takes_the_place_of_bare_services_everywhere() -> Non
     assert [arm.settings for arm in shape.aa.arms] == [settings, settings]
     assert shape.settings == settings
     assert shape.extra == []  # claims are judged on services as they are
+
+
+async def test_everything_that_a_full_run_finds_is_in_the_document() -> None:
+    one = await measure(FakeRig(steady), scenario(both_styles(), 2, fresh=True), 20, lambda _: None)
+    rig = FakeRig(overloaded_above({ORCHESTRATION: 400.0, CHOREOGRAPHY: 250.0}))
+    capacity = await measure_capacity(rig, both_styles(), CapacityShape(rounds=2), 20, lambda _: None)
+    ablated = await measure_ablations(FakeRig(steady), LOAD, 2, 20, lambda _: None)
+    claim = claims.Claim("a name", "a source", "a claim", "what was found", "no", "ack", "because")
+    full = comparison([one], aa=one, capacity=capacity, extra=[one], ablations=ablated, claims=[claim])
+    document = json.loads(json.dumps(full.as_document()))
+    jsonschema.validate(document, COMPARE)
+    assert (document["passed"], document["balanced"], document["troubles"]) == (True, True, [])
 
 
 async def test_a_person_is_shown_verdicts_before_the_table_and_what_to_doubt() -> None:
