@@ -61,7 +61,7 @@ class Window:
     """One arm at one rate for a while; latencies in ms, of orders that were to leave within it.
 
     `cpu_ms` is CPU time by process for each order completed in it. `turned_away` counts 503s, `errors` what
-    else was not accepted, by slug.
+    else was not accepted, by slug. `clamped` latencies were of two minutes or more, and count as two minutes.
     """
 
     arm: str
@@ -82,6 +82,7 @@ class Window:
     generator_lag_ms: dict[str, float]
     others_cpu_share: float
     histograms: dict[str, str]
+    clamped: int = 0
     ledger: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -207,5 +208,6 @@ def summarise(raw: Raw, ledger: dict[str, Any]) -> Window:
         generator_lag_ms=raw.arrivals.lag_ms,
         others_cpu_share=others_s / length_s,
         histograms={"ack": histograms.encode(ack), "completion": histograms.encode(completion)},
+        clamped=histograms.clamped(ack) + histograms.clamped(completion),
         ledger=ledger,
     )

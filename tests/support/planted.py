@@ -16,7 +16,7 @@ from lab.ledger import Effect, Order, Step
 OPENS_AT = 1_000_000.0
 WARM_UP_S, MEASURED_S = 1.0, 10.0
 SERVICES = ("email", "warehouse", "rewards")
-BALANCED = {"balances": True}
+BALANCED = {"balances": True, "accepted": 100}
 QUANTILES = ("p50", "p90", "p95", "p99", "max", "mean")
 
 
