@@ -2,7 +2,7 @@
 
 import typer
 
-from lab import audit, bench, change, control, dlq, listen, order, participant, repair, stuck, up
+from lab import audit, bench, change, control, dlq, faults, listen, order, participant, repair, stuck, up
 from lab.errors import OneLineErrors
 
 app = typer.Typer(
@@ -11,5 +11,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One checkout, orchestrated and choreographed: start it, load it, break it, audit it.",
 )
-for part in (up, control, order, audit, stuck, repair, participant, dlq, listen, bench, change):
+for part in (up, control, order, audit, stuck, repair, participant, dlq, listen, bench, change, faults):
     part.register(app)
