@@ -2,8 +2,23 @@
 
 import typer
 
-from lab import audit, bench, change, control, dlq, faults, listen, order, participant, repair, stuck, up
+from lab import (
+    audit,
+    bench,
+    change,
+    control,
+    dlq,
+    faults,
+    listen,
+    order,
+    participant,
+    repair,
+    stuck,
+    up,
+    wire,
+)
 from lab.errors import OneLineErrors
+from lab.wire import commands as wire
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -11,5 +26,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One checkout, orchestrated and choreographed: start it, load it, break it, audit it.",
 )
-for part in (up, control, order, audit, stuck, repair, participant, dlq, listen, bench, change, faults):
+for part in (up, control, order, audit, stuck, repair, participant, dlq, listen, bench, change, wire, faults):
     part.register(app)
