@@ -15,7 +15,6 @@ from lab import (
     repair,
     stuck,
     up,
-    wire,
 )
 from lab.errors import OneLineErrors
 from lab.wire import commands as wire
