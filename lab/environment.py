@@ -57,7 +57,7 @@ def _broker_settings(system: System, passwords: Mapping[str, str], service: Serv
 
 
 def _settings(system: System, tokens: Tokens, service: Service, mail: Mail) -> dict[str, str]:
-    others = [other for other in system.services if other.name != CONDUCTOR]
+    called = system.called_by(service)
     settings = {
         "HOST": HOST,
         "PORT": str(system.port(service.name)),
@@ -66,10 +66,9 @@ def _settings(system: System, tokens: Tokens, service: Service, mail: Mail) -> d
         "OPERATOR_TOKEN": tokens.operator,
         "MIGRATE": "never",  # one process has migrated all of them before any of them starts
     }
-    if service.name == CONDUCTOR:
-        settings |= {f"{other.name.upper()}_URL": system.url(other.name) for other in others}
-        settings |= {f"{other.name.upper()}_TOKEN": tokens.conductor(other.name) for other in others}
-    else:
+    settings |= {f"{other.name.upper()}_URL": system.url(other.name) for other in called}
+    settings |= {f"{other.name.upper()}_TOKEN": tokens.conductor(other.name) for other in called}
+    if service.name != CONDUCTOR:
         settings["CONDUCTOR_TOKEN"] = tokens.conductor(service.name)
     if service.name == "email":
         settings["SMTP_URL"] = "null:" if mail == "null" else f"smtp://{HOST}:{system.smtp_port}"
