@@ -86,7 +86,8 @@ async def _orchestration(
     call_metrics = CallMetrics(metrics.registry)
     clients = {}
     for name in CALLS:
-        transport = await stack.enter_async_context(http_transport(settings.max_in_flight))
+        connections = http_transport(settings.max_in_flight, settings.http_pool)
+        transport = await stack.enter_async_context(connections)
         url, token = getattr(settings, f"{name}_url"), getattr(settings, f"{name}_token")
         clients[name] = ServiceClient(
             name, str(url), token.get_secret_value(), transport, settings, call_metrics

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import httpx
@@ -320,8 +320,20 @@ def _transport_slug(exc: Exception) -> str:
     return "connection-lost"
 
 
-def http_transport(max_in_flight: int) -> AiohttpTransport:
-    """The transport to one service: httpx on aiohttp's connections, at most `max_in_flight` of them."""
+def http_transport(
+    max_in_flight: int, pool: Literal["aiohttp", "httpx"] = "aiohttp"
+) -> httpx.AsyncBaseTransport:
+    """The transport to one service: httpx on aiohttp's connections, at most `max_in_flight` of them.
+
+    Its own pool has the same bounds. It is for measuring only: it leaks connections when calls are cancelled.
+    """
+    if pool == "httpx":
+        limits = httpx.Limits(
+            max_connections=max_in_flight,
+            max_keepalive_connections=max_in_flight,
+            keepalive_expiry=KEEP_ALIVE_S,
+        )
+        return httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
 
     def session() -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(limit=max_in_flight, keepalive_timeout=KEEP_ALIVE_S)

@@ -1,6 +1,6 @@
 """The checkout service's settings: `CHECKOUT_*` in the environment."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, HttpUrl, SecretStr, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
@@ -14,9 +14,11 @@ class Settings(ServiceSettings):
     """What the checkout service can be told, beyond what every service can.
 
     Durations are in seconds; `*_in_flight`, `*_passes` and `*_waiters` are numbers of things at once.
+    `http_pool`: `httpx` is for measuring what the client's own pool costs; it leaks connections.
     """
 
     model_config = SettingsConfigDict(env_prefix="CHECKOUT_")
+    for_measuring_only: ClassVar[tuple[str, ...]] = (*ServiceSettings.for_measuring_only, "http_pool")
 
     port: int = Field(8000, ge=1, le=65_535)
     max_body_bytes: int = Field(65_536, ge=1024)
@@ -46,6 +48,7 @@ class Settings(ServiceSettings):
     call_max_attempts: int = Field(4, ge=1, le=20)
     call_backoff_s: float = Field(0.1, gt=0, le=5)
     max_in_flight: int = Field(64, ge=1, le=10_000)
+    http_pool: Literal["aiohttp", "httpx"] = "aiohttp"
     slot_timeout_s: float = Field(1.0, gt=0, le=10)
     retry_budget_ratio: float = Field(0.2, ge=0, le=1)
     retry_budget_floor_per_s: float = Field(10.0, ge=0)

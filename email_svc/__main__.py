@@ -37,7 +37,10 @@ async def main() -> None:
         wake = await start_delivery(stack, database, metrics, settings)
         record = partial(record_confirmations, deliver=settings.server is not None)
         confirmations: Batcher[Confirmation, Recorded] = Batcher(
-            lambda commands: database.batch(record, commands), max_items=MAX_GROUP, max_queue=MAX_QUEUE
+            lambda commands: database.batch(record, commands),
+            max_items=MAX_GROUP,
+            max_queue=MAX_QUEUE,
+            before=settings.simulated_wait,
         )
         stack.push_async_callback(confirmations.aclose)
         bus = await stack.enter_async_context(Bus(settings))

@@ -29,7 +29,10 @@ async def main() -> None:
         database = await stack.enter_async_context(boot(Path(__file__).parent, settings))
         metrics = Metrics()
         credits: Batcher[Credit, Outcome] = Batcher(
-            lambda commands: database.batch(credit_points, commands), max_items=MAX_GROUP, max_queue=MAX_QUEUE
+            lambda commands: database.batch(credit_points, commands),
+            max_items=MAX_GROUP,
+            max_queue=MAX_QUEUE,
+            before=settings.simulated_wait,
         )
         stack.push_async_callback(credits.aclose)
         bus = await stack.enter_async_context(Bus(settings))

@@ -25,7 +25,7 @@ class Batcher(Generic[T, R]):
     """Hands what waits, up to `max_items` in order, to `handle`, one batch at a time.
 
     `handle` returns one result, or one exception, for each item, in order. If it raises, every item of
-    the batch gets that exception.
+    the batch gets that exception. `before`, if given, is awaited for each item on its own, before it queues.
     """
 
     def __init__(
@@ -35,11 +35,13 @@ class Batcher(Generic[T, R]):
         max_items: int,
         max_queue: int,
         observe: Callable[[int], None] = lambda size: None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._handle = handle
         self._max_items = max_items
         self._max_queue = max_queue
         self._observe = observe
+        self._before = before
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
@@ -53,8 +55,10 @@ class Batcher(Generic[T, R]):
 
         A caller that is cancelled stops waiting; its item is handled all the same.
 
-        Raises QueueFullError, BatcherClosedError, or what `handle` made of this item.
+        Raises QueueFullError, BatcherClosedError, what `before` raised or what `handle` made of this item.
         """
+        if self._before is not None:
+            await self._before()
         if self._closed:
             raise BatcherClosedError
         if len(self._waiting) >= self._max_queue:

@@ -30,10 +30,14 @@ async def boot(package: Path, settings: ServiceSettings) -> AsyncIterator[Databa
     """
     prefix = str(settings.model_config["env_prefix"])
     set_up_logging(package.name, settings.log_level)
+    if names := settings.set_for_measuring:
+        log.warning("these settings are for measuring only", extra={"settings": ", ".join(names)})
     crashpoints.arm(settings.crash_file)
     if settings.migrate == "auto":
         await ensure_migrated(package, prefix, settings.database_url)
-    async with Database(settings.database_url, timeout_s=settings.database_timeout_s) as database:
+    async with Database(
+        settings.database_url, timeout_s=settings.database_timeout_s, sync=settings.database_sync
+    ) as database:
         yield database
 
 

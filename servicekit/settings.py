@@ -7,13 +7,17 @@ A bad or missing setting ends the process with exit code 2 and one line per prob
 import ipaddress
 import os
 import sys
+from collections.abc import Awaitable, Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from servicekit.simulation import ShareText, Simulation, TimeText, parse_share, parse_time
 
 EXIT_BAD_SETTINGS = 2
 
@@ -35,9 +39,15 @@ BrokerUser = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
 class ServiceSettings(BaseSettings):
-    """What every service can be told. Durations are in seconds, sizes in bytes."""
+    """What every service can be told. Durations are in seconds, sizes in bytes.
+
+    `database_sync`: `off` is for measuring what syncing costs, with SQLite only. It breaks the promise: a
+    power cut loses what was accepted, and may spoil the file.
+    """
 
     model_config = SettingsConfigDict(extra="ignore", case_sensitive=False, env_ignore_empty=True)
+    # Settings that no real system has: whoever sets one is warned at boot.
+    for_measuring_only: ClassVar[tuple[str, ...]] = ("database_sync",)
 
     host: str = "127.0.0.1"
     port: int = Field(ge=1, le=65_535)
@@ -53,6 +63,7 @@ class ServiceSettings(BaseSettings):
     max_requests: int = Field(1_000, ge=1)
     max_connections: int = Field(5_000, ge=1)
     database_timeout_s: float = Field(5.0, gt=0, le=60)
+    database_sync: Literal["full", "off"] = "full"
     crash_file: Path | None = None
     nats_url: Annotated[str, AfterValidator(_broker_urls)]
     nats_user: BrokerUser
@@ -67,6 +78,23 @@ class ServiceSettings(BaseSettings):
         if (self.nats_cert is None) != (self.nats_key is None):
             raise ValueError("NATS_CERT and NATS_KEY: give both or neither")
         return self
+
+    @model_validator(mode="after")
+    def _only_sqlite_goes_without_sync(self) -> Self:
+        if self.database_sync != "full" and not self.database_url.startswith("sqlite"):
+            raise ValueError("DATABASE_SYNC=off is for SQLite only: leave it out with PostgreSQL")
+        return self
+
+    @property
+    def set_for_measuring(self) -> list[str]:
+        """The variables of the settings for measuring only that are not as they should be elsewhere."""
+        prefix = str(self.model_config.get("env_prefix", ""))
+        fields = type(self).model_fields
+        return [
+            f"{prefix}{name}".upper()
+            for name in self.for_measuring_only
+            if getattr(self, name) != fields[name].default
+        ]
 
     @property
     def broker_api(self) -> str:
@@ -118,7 +146,18 @@ class ServiceSettings(BaseSettings):
 
 
 class ParticipantSettings(ServiceSettings):
-    """What a service that takes part in events can be told besides."""
+    """What a service that takes part in events can be told besides.
+
+    `simulate_*`: what it waits for beside its database, told or heard, for measuring only (see
+    `servicekit.simulation`); `simulate_capacity` is in items a second.
+    """
+
+    for_measuring_only: ClassVar[tuple[str, ...]] = (
+        *ServiceSettings.for_measuring_only,
+        "simulate_time",
+        "simulate_errors",
+        "simulate_capacity",
+    )
 
     event_batch: int = Field(100, ge=1, le=1_000)
     ack_wait_s: float = Field(10.0, ge=1, le=600)
@@ -126,6 +165,22 @@ class ParticipantSettings(ServiceSettings):
     event_retry_max_s: float = Field(10.0, gt=0, le=600)
     max_refusals: int = Field(5, ge=1, le=100)
     refusal_pause_s: float = Field(0.15, gt=0, le=60)
+    simulate_time: TimeText | None = None
+    simulate_errors: ShareText | None = None
+    simulate_capacity: float | None = Field(None, gt=0, le=1_000_000)
+
+    @cached_property
+    def simulated_wait(self) -> Callable[[], Awaitable[None]] | None:
+        """What each item awaits first, told or heard: one simulation for both; None: nothing is simulated."""
+        if not (self.simulate_time or self.simulate_errors or self.simulate_capacity):
+            return None
+        simulation = Simulation(
+            str(self.model_config.get("env_prefix", "")),
+            service_time=None if self.simulate_time is None else parse_time(self.simulate_time),
+            error_share=0.0 if self.simulate_errors is None else parse_share(self.simulate_errors),
+            capacity_per_s=self.simulate_capacity,
+        )
+        return simulation.serve
 
 
 class SettingsFileError(Exception):

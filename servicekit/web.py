@@ -27,6 +27,7 @@ from servicekit.metrics import Metrics, RequestMetrics
 from servicekit.paging import BadCursorError
 from servicekit.problems import MEDIA_TYPE, Catalogue, ProblemError
 from servicekit.settings import ServiceSettings
+from servicekit.simulation import SimulatedTroubleError
 
 log = logging.getLogger("servicekit.web")
 
@@ -162,6 +163,10 @@ def _answer_with_problems(app: FastAPI, catalogue: Catalogue) -> None:
     @app.exception_handler(BatcherClosedError)
     async def _(request: Request, exc: Exception) -> Response:
         return answer(request, ProblemError("overloaded", "The queue for the database is full."))
+
+    @app.exception_handler(SimulatedTroubleError)
+    async def _(request: Request, exc: SimulatedTroubleError) -> Response:
+        return answer(request, ProblemError("overloaded", f"It is {exc}."))
 
     @app.exception_handler(Exception)
     async def _(request: Request, exc: Exception) -> Response:

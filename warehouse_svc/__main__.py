@@ -31,7 +31,10 @@ async def main() -> None:
         metrics = Metrics()
         prepare = partial(prepare_shipments, rules=settings.stock_rules)
         shipments: Batcher[PrepareShipment, Prepared] = Batcher(
-            lambda commands: database.batch(prepare, commands), max_items=MAX_GROUP, max_queue=MAX_QUEUE
+            lambda commands: database.batch(prepare, commands),
+            max_items=MAX_GROUP,
+            max_queue=MAX_QUEUE,
+            before=settings.simulated_wait,
         )
         stack.push_async_callback(shipments.aclose)
         bus = await stack.enter_async_context(Bus(settings))
