@@ -34,11 +34,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a call may go on: with its retries in all, each try, in how many. The rest is for tests."""
+    """How long a call may go on: in all with its retries, and each try. The rest is for tests."""
 
     total_s: float
     try_s: float = 10.0
-    most_tries: int | None = None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -107,7 +106,7 @@ async def send(client: httpx.AsyncClient, call: Call, patience: Patience) -> Ans
         return patience.total_s - (patience.clock() - started)
 
     def is_enough(state: RetryCallState) -> bool:
-        return state.attempt_number == patience.most_tries or state.upcoming_sleep >= left_s()
+        return state.upcoming_sleep >= left_s()
 
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(_TransientError),

@@ -61,7 +61,6 @@ class Traffic:
     patience: Patience = PATIENCE
     order: Callable[[int], Mapping[str, Any]] = mixed_order
     key: Callable[[int], str] = lambda _: str(uuid.uuid4())
-    most_in_flight: int = MOST_IN_FLIGHT
     sent: list[Sent] = field(default_factory=list)
     lag_s: float = 0.0
     _task: asyncio.Task[None] | None = None
@@ -87,7 +86,7 @@ class Traffic:
     async def _run(self) -> None:
         started, number = time.time(), 0
         async with asyncio.TaskGroup() as tasks:
-            slots = asyncio.Semaphore(self.most_in_flight)
+            slots = asyncio.Semaphore(MOST_IN_FLIGHT)
             while not self._stopped.is_set():
                 intended = started + number / self.rate
                 with suppress(TimeoutError):

@@ -36,7 +36,7 @@ Inflict = Callable[[Scene], Awaitable[None]]
 class Load:
     """How orders come in while a fault is done: `rate` a second from `before_s` before to `after_s` after it.
 
-    `most_tries` bounds a client's tries besides its patience. Then up to `patience_s` until all is quiet.
+    Then up to `patience_s` until all is quiet. A `rush` is of clients who ask once, at a high rate.
     `poison_every`: each so manieth order is one that the warehouse refuses; 0: none is.
     """
 
@@ -44,7 +44,7 @@ class Load:
     before_s: float = 2.0
     after_s: float = 1.0
     patience_s: float = 45.0
-    most_tries: int | None = None
+    rush: bool = False
     poison_every: int = 0
 
     def is_poison(self, number: int) -> bool:
@@ -220,7 +220,7 @@ def _on_load() -> list[Fault]:
             f"for {DOWN_S:g} s; clients do not ask again.",
             "load",
             partial(_let_pass, seconds=DOWN_S),
-            load=Load(10 * CAPACITY, before_s=0.0, after_s=0.0, patience_s=120.0, most_tries=1),
+            load=Load(10 * CAPACITY, before_s=0.0, after_s=0.0, patience_s=120.0, rush=True),
             settings={f"{STRUCK.upper()}_SIMULATE_CAPACITY": str(CAPACITY)},
         ),
         Fault(

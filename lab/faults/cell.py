@@ -11,21 +11,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from lab.arms import BOOK, Arm, make_tree
 from lab.bench.whole import SUPERVISOR, whole_system
 from lab.client import Patience, open_client
 from lab.errors import LabError
 from lab.faults.books import Books, make_key, make_order, read_durable, read_naive
-from lab.faults.catalogue import Fault
+from lab.faults.catalogue import Fault, Load
 from lab.faults.judging import Figures, Span, judge
+from lab.faults.rush import Rush
 from lab.faults.scene import Scene
-from lab.system import CONDUCTOR
+from lab.system import CONDUCTOR, System
 from lab.traffic import Traffic
 
 # A try outlasts the 5 s which the naive arms themselves give a call or a publish.
 TRY_S = 6.0
 CLIENT_S = 20.0
-MOST_IN_FLIGHT = 6_000
 LATE_S = 0.5  # of the generator: beyond it, the cell says so
 
 
@@ -88,16 +90,7 @@ async def _run(arm: Arm, fault: Fault, seed: int, folder: Path) -> Cell:
         whole = await stack.enter_async_context(whole_system(folder, "null", settings, options))
         names = tuple(name for name in whole.pids if name != SUPERVISOR)
         scene = Scene(whole.system, names, folder, seed)
-        traffic = Traffic(
-            client,
-            whole.system.url(CONDUCTOR),
-            arm.style,
-            load.rate,
-            patience=Patience(CLIENT_S, TRY_S, load.most_tries),
-            order=partial(make_order, load),
-            key=partial(make_key, seed),
-            most_in_flight=MOST_IN_FLIGHT,
-        )
+        traffic = _traffic(arm, load, seed, whole.system, client)
         stack.push_async_callback(traffic.abort)
         traffic.start()
         await asyncio.sleep(load.before_s)
@@ -114,3 +107,13 @@ async def _run(arm: Arm, fault: Fault, seed: int, folder: Path) -> Cell:
             told = await read_naive(client, whole.system, traffic.sent, load, left_s, book)
     figures = judge(told.intentions, told.effects, told.orders, Span(began, healed), told.attempts_per_order)
     return Cell(arm, fault, figures, lag_s=traffic.lag_s)
+
+
+def _traffic(arm: Arm, load: Load, seed: int, system: System, client: httpx.AsyncClient) -> Traffic | Rush:
+    """The clients of a cell, the same for every arm; not started yet."""
+    order, key = partial(make_order, load), partial(make_key, seed)
+    if load.rush:
+        return Rush(system.port(CONDUCTOR), arm.style, load.rate, TRY_S, order, key)
+    patience = Patience(CLIENT_S, TRY_S)
+    url = system.url(CONDUCTOR)
+    return Traffic(client, url, arm.style, load.rate, patience=patience, order=order, key=key)
