@@ -1,8 +1,9 @@
 """The broker of a system: the real nats-server with its files, and how the lab itself reaches it.
 
-It refuses a server that would acknowledge what is not on disk yet, and to search the system for one: it is
-beside our Python, on the PATH, or somebody else's by URL (then its operator's login comes from
-`DUET_NATS_USER`, `DUET_NATS_PASSWORD` and, for a certificate authority of its own, `DUET_NATS_CA`).
+It refuses a server that would acknowledge what is not on disk yet (unless `DUET_BROKER_SYNC=default` asks for
+that, for measuring only), and to search the system for one: it is beside our Python, on the PATH, or somebody
+else's by URL (then its operator's login comes from `DUET_NATS_USER`, `DUET_NATS_PASSWORD` and, for a
+certificate authority of its own, `DUET_NATS_CA`).
 """
 
 import asyncio
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from nats.js import JetStreamContext
 
 SERVER = "nats-server"
+SYNC = "DUET_BROKER_SYNC"
 CONNECT_S = 5.0
 LOOK_S = 5.0
 
@@ -42,6 +44,19 @@ def find_server() -> Path:
     return Path(found)
 
 
+def syncs(system: System) -> bool:
+    """Whether the system's own broker is to sync every message: unless `DUET_BROKER_SYNC` is `default`.
+
+    Raises `LabError` for any other value, and where the broker is somebody else's, who alone decides that.
+    """
+    asked = os.environ.get(SYNC) or "always"
+    if asked not in ("always", "default"):
+        raise LabError(f"{SYNC}={asked}: give always, or default (for measuring only)")
+    if asked == "default" and system.nats_url is not None:
+        raise LabError(f"{SYNC}=default is for the system's own broker: leave it out with --nats-url")
+    return asked == "always"
+
+
 def make_files(system: System) -> bool:
     """Write the broker's passwords that are missing, and its configuration; whether that is another now.
 
@@ -56,6 +71,7 @@ def make_files(system: System) -> bool:
             port=system.port(BROKER),
             monitor_port=system.monitoring_port,
             store=str(system.broker_folder),
+            sync_always=syncs(system),
         )
     except ValueError as error:
         raise LabError(f"cannot configure the broker: {error}") from error
@@ -67,7 +83,9 @@ def make_files(system: System) -> bool:
 
 
 async def prove_durable(system: System) -> None:
-    """Raise `LabError` unless the running broker syncs each message before it acknowledges it."""
+    """Raise `LabError` unless the running broker syncs each message before acknowledging it, if it is to."""
+    if not syncs(system):
+        return
     seen = await look(f"http://{HOST}:{system.monitoring_port}/varz", LOOK_S)
     try:
         told = {} if seen is None else json.loads(seen.body)["jetstream"]["config"]

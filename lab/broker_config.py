@@ -93,11 +93,12 @@ def nats_config(
     monitor_port: int,
     store: str,
     tls: BrokerTls | None = None,
+    sync_always: bool = True,
 ) -> str:
     """The server's configuration file, in the JSON that nats-server reads. It holds passwords.
 
     Monitoring listens on loopback only, since it asks for no password. Every message is on disk before it
-    is acknowledged (`sync_interval`).
+    is acknowledged (`sync_interval`); without `sync_always`, which is for measuring only, within two minutes.
     """
     config: dict[str, Any] = {
         "server_name": "duet",
@@ -110,7 +111,7 @@ def nats_config(
         "write_deadline": "5s",
         "jetstream": {
             "store_dir": store,
-            "sync_interval": "always",
+            **({"sync_interval": "always"} if sync_always else {}),
             "max_memory_store": MAX_MEMORY_BYTES,
             "max_file_store": MAX_FILE_BYTES,
         },

@@ -2,7 +2,7 @@
 
 In this order: hold the data folder, end what a killed supervisor left, find the ports free, start the broker
 and migrate the databases, start the services, watch everything. It refuses to share a folder or a port with
-anybody, and to run a broker that would acknowledge what is not on disk.
+anybody, and to run a broker that would acknowledge what is not on disk (but for measuring, when told so).
 """
 
 import asyncio
@@ -85,6 +85,7 @@ def up(
     system = System(
         (data or DEFAULT_DATA).resolve(), port_base or DEFAULT_PORT_BASE, nats_url=nats_url or None
     )
+    syncs = broker.syncs(system)
     if fresh:
         folder.refuse_strange_folder(system)
     os.umask(0o077)  # what the system writes holds customers' data
@@ -99,6 +100,8 @@ def up(
         with folder.noted(system), _notices(system, as_json) as notice:
             if left:
                 notice(f"ended what a killed supervisor had left running: {', '.join(left)}")
+            if not syncs:
+                notice("the broker does not sync: for measuring only")
             asyncio.run(_run(system, mail, as_json, notice, first_order=first_order, wires=wires))
 
 

@@ -10,7 +10,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -27,9 +27,11 @@ from servicekit.db import Database, StorageUnavailableError
 from servicekit.effects import Done, Handle, Refusal, Result, Skipped, Succeeded, take_effect
 from servicekit.heard import Heard, M, read, tidy
 from servicekit.hearing import hearing_gauge, listen
+from servicekit.in_hand import InHand
 from servicekit.outcomes import FAILED, Outcome, Refused
 from servicekit.reports import dead_letter, dead_letter_channel, outcome_channel, outcome_reported
 from servicekit.settings import ParticipantSettings
+from servicekit.simulation import MAX_IN_HAND, SimulatedTroubleError
 
 __all__ = ["Handle", "Participant", "Refusal", "Skipped", "Succeeded"]
 
@@ -82,17 +84,46 @@ class Participant(Generic[M]):
     async def run(self) -> None:
         """For ever."""
         pull = self._bus.pull(self._stream, self._name)
-        await listen(partial(self._hear, pull), UNAVAILABLE_PAUSE_S, self._metrics.hearing)
+        simulated_wait = self._settings.simulated_wait
+        if simulated_wait is None:
+            await listen(partial(self._hear, pull), UNAVAILABLE_PAUSE_S, self._metrics.hearing)
+        else:
+            await self._run_simulated(pull, simulated_wait)
 
     async def _hear(self, pull: Pull) -> None:
+        messages = await self._fetch(pull, self._settings.event_batch)
+        if messages:
+            await self._work_or_rest(messages)
+
+    async def _fetch(self, pull: Pull, max_items: int) -> list[Message]:
         try:
             await self._declare()
-            messages = await pull.fetch(self._settings.event_batch, FETCH_WAIT_S)
+            return await pull.fetch(max_items, FETCH_WAIT_S)
         except BusUnavailableError:
             self._declare_at = 0.0
             raise
-        if messages and not await self.work(messages):
+
+    async def _work_or_rest(self, messages: Sequence[Message]) -> None:
+        if not await self.work(messages):
             await asyncio.sleep(self._settings.event_retry_min_s)
+
+    async def _run_simulated(self, pull: Pull, simulated_wait: Callable[[], Awaitable[None]]) -> None:
+        """Let each event wait for its own time, beside the others, while more are heard."""
+
+        async def wait(message: Message) -> bool:
+            try:
+                await simulated_wait()
+            except SimulatedTroubleError as exc:
+                await self._put_off(message, exc)
+                return False
+            return True
+
+        async def hear() -> None:
+            hand.take(await self._fetch(pull, min(self._settings.event_batch, await hand.room())))
+
+        hand = InHand(wait, self._work_or_rest, limit=MAX_IN_HAND, batch=self._settings.event_batch)
+        async with self._held(hand.messages):
+            await hand.run(listen(hear, UNAVAILABLE_PAUSE_S, self._metrics.hearing))
 
     async def work(self, messages: Sequence[Message]) -> bool:
         """Handle and settle one batch; False if trouble kept all of it from being handled."""
@@ -105,7 +136,7 @@ class Participant(Generic[M]):
             )
             for group in filter(None, [together, *([each] for each in alone if each.key not in known)]):
                 if troubles:  # what has just failed would most likely fail again
-                    troubles += [await self._put_off(each, troubles[0]) for each in group]
+                    troubles += [await self._put_off(each.message, troubles[0]) for each in group]
                 else:
                     troubles += await self._work_on(group)
         if troubles:
@@ -118,7 +149,7 @@ class Participant(Generic[M]):
             group = [each if each.named else await self._with_key(each) for each in group]
             results = await self._database.batch(self._take_effect, group)
         except Exception as exc:  # no item's fault: that would be its result
-            return [await self._put_off(each, exc) for each in group]
+            return [await self._put_off(each.message, exc) for each in group]
         if any(isinstance(result, Done) and result.is_new for result in results):
             self._handled()
         reach("participant.after-commit")
@@ -151,7 +182,7 @@ class Participant(Generic[M]):
             else:
                 await self._refuse(heard, result)
         except Exception as exc:
-            return await self._put_off(heard, exc)
+            return await self._put_off(heard.message, exc)
         return None
 
     async def _refuse(self, heard: Heard[M], exc: Exception) -> None:
@@ -175,13 +206,13 @@ class Participant(Generic[M]):
         self._metrics.dead_letters.inc()
         await heard.message.drop()
 
-    async def _put_off(self, heard: Heard[M], exc: Exception) -> Exception:
+    async def _put_off(self, message: Message, exc: Exception) -> Exception:
         """Hear it again later; should that fail too, the broker delivers it again by itself."""
         self._metrics.trouble.labels(type(exc).__name__).inc()
-        doublings = min(heard.message.tries - 1, MAX_DOUBLINGS)
+        doublings = min(message.tries - 1, MAX_DOUBLINGS)
         delay_s = min(self._settings.event_retry_min_s * 2**doublings, self._settings.event_retry_max_s)
         with suppress(BusUnavailableError):
-            await heard.message.retry(delay_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, no secret
+            await message.retry(delay_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, no secret
         return exc
 
     async def _tell(self, outcome: Outcome, retry: int) -> None:
@@ -194,14 +225,14 @@ class Participant(Generic[M]):
         return replace(heard, key=f"{stamp}-{heard.message.sequence}")
 
     @asynccontextmanager
-    async def _held(self, messages: Sequence[Message]) -> AsyncIterator[None]:
+    async def _held(self, messages: Collection[Message]) -> AsyncIterator[None]:
         """While these are worked on, the broker delivers them to nobody else."""
 
         async def extend() -> None:
             while True:
                 await asyncio.sleep(self._settings.ack_wait_s / EXTENSIONS)
-                with suppress(BusUnavailableError):
-                    for message in messages:
+                for message in list(messages):
+                    with suppress(BusUnavailableError):
                         if not message.settled:
                             await message.working()
 
