@@ -9,6 +9,7 @@ from lab import (
     compare,
     control,
     dlq,
+    faults,
     listen,
     order,
     participant,
@@ -39,8 +40,9 @@ PARTS = (
     dlq,
     listen,
     bench,
-    change,
     compare,
+    faults,
+    change,
 )
 for part in PARTS:
     part.register(app)
