@@ -8,6 +8,7 @@ Run as `python -m lab.bench.arrivals`: JSON lines, a plan in (a lone client's to
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import sys
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import orjson
 import uvloop
@@ -30,11 +32,14 @@ from lab.bench.wire import Reply
 CONNECTIONS = 256  # orders beyond so many in flight wait for one, and that counts as latency
 LEAD_S = 0.1  # from the last connection to the start
 
+Process = Literal["poisson", "constant"]
+
 
 @dataclass(frozen=True, slots=True)
 class OpenPlan:
-    """Orders of one style at `rate` a second, Poisson from the seed, for `warm_up_s` and then `measured_s`.
+    """Orders of one style at `rate` a second, for `warm_up_s` and then `measured_s`.
 
+    `arrivals` is how they come: `poisson` from the seed, as strangers do, or `constant`, evenly spaced.
     `processes` are the process ids whose CPU time is wanted, by name; `file` is where each order's row goes.
     `host`, `path` and `token` are for a checkout service of somebody else's; `prefer` is how long to wait.
     """
@@ -51,6 +56,7 @@ class OpenPlan:
     path: str = ""
     token: str | None = None
     prefer: str = "respond-async"
+    arrivals: Process = "poisson"
 
     @property
     def origin(self) -> Origin:
@@ -102,8 +108,14 @@ class Tally:
             self.all_answered.set()
 
 
-def intended_times(rate: float, total_s: float, seed: int) -> list[float]:
-    """When orders are to leave, in seconds from the start: a Poisson process, the same for the same seed."""
+def intended_times(rate: float, total_s: float, seed: int, arrivals: Process = "poisson") -> list[float]:
+    """When orders are to leave, in seconds from the start.
+
+    A Poisson process, the same for the same seed; or evenly spaced, which may fall into step with what the
+    server does regularly.
+    """
+    if arrivals == "constant":
+        return [(number + 0.5) / rate for number in range(math.ceil(total_s * rate - 0.5))]
     chance = random.Random(seed)  # noqa: S311 - arrival times, not secrets
     times: list[float] = []
     at = chance.expovariate(rate)
@@ -118,7 +130,7 @@ async def run_open(plan: OpenPlan, orders: Sequence[PreparedOrder]) -> Arrivals:
 
     Raises OSError if nothing listens.
     """
-    times = intended_times(plan.rate, plan.warm_up_s + plan.measured_s, plan.seed)
+    times = intended_times(plan.rate, plan.warm_up_s + plan.measured_s, plan.seed, plan.arrivals)
     processes = {**plan.processes, "generator": os.getpid()}
     tally = Tally(plan.style, len(times))
     connections = Connections(tally.hear)

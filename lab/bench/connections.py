@@ -1,10 +1,13 @@
 """Keep-alive connections of the open-loop generator: one order at a time on each, a bounded number of them.
 
 Every order that is sent is told of exactly once, with its reply or with a slug of what went wrong instead.
-It refuses to reconnect: on loopback a lost connection is a finding, not weather.
+A connection that the server closes between two orders, as it may, is replaced. It refuses to replace one that
+is lost under an order: on loopback that is a finding, not weather.
 """
 
 import asyncio
+import contextlib
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +16,8 @@ from typing import cast
 from lab.bench.wire import MalformedMessage, Reply, ReplyReader
 
 CONNECT_TIMEOUT_S = 5.0
+CLOSED = ("connection-closed", "connection-lost")
+LEAST_IDLE_S = 0.5  # a server that hangs up sooner, and before any order, wants no connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,8 @@ Answered = Callable[[Due, Reply | None, str | None], None]
 class Connections:
     """Keep-alive connections to one server; `answered` hears of every order once.
 
-    It gets the reply, or None and a slug. Where all are busy an order waits; where none is left it fails.
+    It gets the reply, or None and a slug. Where all are busy an order waits; where none is left, nor being
+    replaced, it fails.
     """
 
     def __init__(self, answered: Answered) -> None:
@@ -38,25 +44,31 @@ class Connections:
         self._open: set[_Connection] = set()
         self._idle: list[_Connection] = []
         self._waiting: deque[Due] = deque()  # at most what the plan holds
+        self._where = ("127.0.0.1", 0)
+        self._replacing: set[asyncio.Task[None]] = set()  # at most one for each that was opened
+        self._closing = False
 
     async def open(self, port: int, count: int, host: str = "127.0.0.1") -> None:
         """Connect `count` times. Raises OSError if nothing listens."""
-        loop = asyncio.get_running_loop()
+        self._where = (host, port)
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             for _ in range(count):
-                await loop.create_connection(lambda: _Connection(self), host, port)
+                await self._connect()
 
     def send(self, due: Due) -> None:
         """Send an order now, or once a connection is free."""
         if self._idle:
             self._idle.pop().send(due)
-        elif self._open:
+        elif self._open or self._replacing:
             self._waiting.append(due)
         else:
             self._answered(due, None, "no-connection")
 
     def close(self) -> None:
         """Close all; orders without an answer are told as `unanswered`."""
+        self._closing = True
+        for task in self._replacing:
+            task.cancel()
         while self._waiting:
             self._answered(self._waiting.popleft(), None, "unanswered")
         for connection in list(self._open):
@@ -81,7 +93,26 @@ class Connections:
             self._idle.remove(connection)
         if due is not None:
             self._answered(due, None, slug)
-        while self._waiting and not self._open:
+        elif slug in CLOSED and connection.was_of_use and not self._closing:
+            task = asyncio.get_running_loop().create_task(self._replace())
+            self._replacing.add(task)
+            task.add_done_callback(self._replaced)
+        self._fail_if_none_is_left()
+
+    async def _connect(self) -> None:
+        await asyncio.get_running_loop().create_connection(lambda: _Connection(self), *self._where)
+
+    async def _replace(self) -> None:
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._connect()
+
+    def _replaced(self, task: asyncio.Task[None]) -> None:
+        self._replacing.discard(task)
+        self._fail_if_none_is_left()
+
+    def _fail_if_none_is_left(self) -> None:
+        while self._waiting and not (self._open or self._replacing):
             self._answered(self._waiting.popleft(), None, "no-connection")
 
 
@@ -92,6 +123,13 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._due: Due | None = None
         self._ended = False
+        self._since = time.monotonic()
+        self._has_served = False
+
+    @property
+    def was_of_use(self) -> bool:
+        """Whether it had answered an order, or stood open for a while."""
+        return self._has_served or time.monotonic() - self._since > LEAST_IDLE_S
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -113,6 +151,7 @@ class _Connection(asyncio.Protocol):
             if due is None:
                 self.end("unasked-reply")
                 return
+            self._has_served = True
             self._connections.told(due, reply)
             if not reply.keep_alive:
                 self.end("connection-closed")

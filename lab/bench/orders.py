@@ -84,13 +84,16 @@ def encode_order(origin: Origin, style: str, body: bytes, prefer: str) -> bytes:
 def read_accepted(reply: Reply, style: str) -> tuple[str | None, str | None]:
     """The id of the order that a reply accepts; or None, and the slug of what is wrong with it.
 
-    An empty `style` accepts any.
+    An empty `style` accepts any, and an order that names none.
     """
     if reply.status not in ACCEPTED:
         return None, f"status-{reply.status}"
     try:
         checkout = orjson.loads(reply.body)
-        order_id, told = checkout["order_id"], checkout["style"]
+        order_id = checkout["order_id"]
+        told = checkout["style"] if style else ""
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None, "not-a-checkout"
-    return (order_id, None) if style in ("", told) else (None, "other-style")
+    if not isinstance(order_id, str):
+        return None, "not-a-checkout"
+    return (order_id, None) if style == told else (None, "other-style")

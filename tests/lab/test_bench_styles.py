@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,62 +27,13 @@ from lab.bench.styles_report import sentence, troubles
 from lab.bench.styles_run import Found
 from lab.bench.whole import free_port_base, whole_system
 from lab.bench.windows import Alone, Raw, Window, summarise
-from lab.bench.wire import Request, RequestReader
+from lab.bench.wire import Request
 from lab.ledger import reconcile
+from tests.lab.fake_checkout import fake_checkout, reply
 from tests.support.system import ROOT
 
 ORDERS = prepare_orders(seed=1, count=20)
 OPENS_AT = 1_000.0
-
-Answer = Callable[[Request, int], bytes]
-
-
-def reply(status: int, order_id: str, style: str = ORCHESTRATION) -> bytes:
-    body = json.dumps({"order_id": order_id, "style": style}).encode()
-    return b"HTTP/1.1 %d Told\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body
-
-
-class FakeCheckout(asyncio.Protocol):
-    """Answers the n-th request of a server by `answer`, not before `stalled_until`; hangs up for b""."""
-
-    def __init__(self, server: "FakeServer") -> None:
-        self._server = server
-        self._reader = RequestReader()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        for request in self._reader.feed(data):
-            self._server.paths.append(request.path)
-            content = self._server.answer(request, len(self._server.paths))
-            asyncio.get_running_loop().call_at(self._server.stalled_until, self._send, content)
-
-    def _send(self, content: bytes) -> None:
-        if content:
-            self._transport.write(content)
-        else:
-            self._transport.close()
-
-
-class FakeServer:
-    """A checkout service on a port of its own."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-        self.paths: list[bytes] = []
-        self.stalled_until = 0.0
-        self.port = 0
-
-
-@asynccontextmanager
-async def fake_checkout(answer: Answer) -> AsyncIterator[FakeServer]:
-    fake = FakeServer(answer)
-    listening = await asyncio.get_running_loop().create_server(lambda: FakeCheckout(fake), "127.0.0.1", 0)
-    async with listening:
-        fake.port = listening.sockets[0].getsockname()[1]
-        yield fake
 
 
 def open_plan(port: int, folder: Path, style: str = ORCHESTRATION) -> OpenPlan:
