@@ -98,6 +98,11 @@ def bearer(token: str) -> Callable[[int], Mapping[str, str]]:
     return lambda _: {"Authorization": f"Bearer {token}"}
 
 
+def anonymous(_: int) -> Mapping[str, str]:
+    """The headers of a call without a token."""
+    return {}
+
+
 async def send(client: httpx.AsyncClient, call: Call, patience: Patience) -> Answer:
     """Call until an answer is final, 4xx included; raise `NoAnswerError` when patience is out."""
     started = patience.clock()

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from lab.client import Call, NoAnswerError, Patience, bearer, each, expect, pages, send
+from lab.client import Call, NoAnswerError, Patience, anonymous, bearer, each, expect, pages, send
 from lab.errors import FAILED, LabError
 from lab.ledger import IN_PROGRESS, STATUSES, Effect, Order, Step
 from lab.system import CONDUCTOR, System
@@ -118,8 +118,11 @@ async def read_effects(
 async def read_effects_at(
     client: httpx.AsyncClient, service: str, url: str, token: str, patience: Patience
 ) -> list[Effect]:
-    """All effects that `url` pages through, as above; `service` is what errors call it."""
-    call = Call("GET", url, bearer(token), {"limit": EFFECTS_A_PAGE})
+    """All effects that `url` pages through, as above; `service` is what errors call it.
+
+    Without a token, none is sent.
+    """
+    call = Call("GET", url, bearer(token) if token else anonymous, {"limit": EFFECTS_A_PAGE})
     return [
         _parse_effect(service, told)
         async for page in pages(client, call, "effects", patience)

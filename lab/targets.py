@@ -1,13 +1,16 @@
 """A checkout of somebody else's: where it takes orders, and where its services tell what they did.
 
 It is described by a TOML file, so that any implementation, in any language, can be driven and audited from
-outside. It refuses addresses beyond this machine unless the file says that they are to be driven.
+outside. It refuses addresses beyond this machine unless the file says `remote = true`: drive only what is
+yours. It refuses to compare one that shows no effects: a speed without a ledger is worth nothing.
 """
 
+import asyncio
 import ipaddress
+import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,8 @@ from urllib.parse import SplitResult, urlsplit
 import httpx
 
 from lab.bench.orders import Origin
-from lab.client import Patience
-from lab.errors import LabError
+from lab.client import Patience, RefusedError
+from lab.errors import FAILED, LabError
 from lab.ledger import OWED_BY_MEMBERS, Effect
 from lab.reading import read_effects_at
 
@@ -31,8 +34,13 @@ KNOWN = {
     "remote",
     "effects",
 }
-SHOWN_IDS = 20
 EFFECT_KEYS = {"url", "token", "token_file", "members_only"}
+SHOWN_IDS = 20
+CONNECT_S = 5.0
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")  # it becomes a file's name and a heading
+TAKEN = ("equivalent", "undecided")  # a verdict is one of these, or the better arm's name
+STYLE = re.compile(r"[A-Za-z0-9._~-]{0,40}")  # what a query holds as it is
+SECRET = re.compile(r"[!-~]+")  # what a header holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +64,26 @@ class Target:
 
     async def read_effects(self, client: httpx.AsyncClient, patience: Patience) -> dict[str, list[Effect]]:
         """All effects by service. Raises `LabError` where they cannot be read."""
-        return {
-            name: await read_effects_at(client, f"{self.name}'s {name}", at.url, at.token, patience)
-            for name, at in self.effects.items()
-        }
+        found = {}
+        for name, at in self.effects.items():
+            whose = f"{self.name}'s {name}"
+            try:
+                found[name] = await read_effects_at(client, whose, at.url, at.token, patience)
+            except RefusedError as error:
+                raise LabError(f"{whose} does not show its effects at {at.url}: {error}", FAILED) from error
+        return found
+
+    async def check(self, client: httpx.AsyncClient, patience: Patience) -> None:
+        """Raise `LabError`, saying what to do, unless it takes connections and shows its effects."""
+        host, port = self.origin.host, self.origin.port
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                _, writer = await asyncio.open_connection(host, port)
+        except (OSError, TimeoutError) as error:
+            why = f"nothing listens at {host} port {port}: start it first"
+            raise LabError(f"the target {self.name}: {why}", FAILED) from error
+        writer.close()
+        await self.read_effects(client, patience)
 
     def reconcile(
         self, promised: Mapping[str, bool], effects: Mapping[str, Sequence[Effect]]
@@ -90,11 +114,18 @@ class Target:
 
 
 def parse_option(given: str) -> Target:
-    """The target that `NAME=FILE.toml` means. Raises `LabError`, saying what is wrong."""
+    """The target that `NAME=FILE.toml` means, with its effects. Raises `LabError`, saying what is wrong."""
     name, equals, file = given.partition("=")
     if not (equals and name and file):
         raise LabError(f"--target {given}: give NAME=FILE.toml")
-    return read_target(name, Path(file))
+    if not NAME.fullmatch(name) or name in TAKEN:
+        raise LabError(
+            f"--target {given}: a name has letters, digits, . _ - only, at most 40, and is no verdict"
+        )
+    target = read_target(name, Path(file))
+    if not target.effects:
+        raise LabError(f"{file} names no effects: give each service's, as [effects.email] with its url")
+    return target
 
 
 def read_target(name: str, file: Path) -> Target:
@@ -105,9 +136,8 @@ def read_target(name: str, file: Path) -> Target:
         raise LabError(f"cannot read the target {file}: {error}") from error
     try:
         return _parse(name, told, file.parent)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise LabError(f"{file} describes no target: {why} (docs/lab.md shows one)") from error
+    except ValueError as error:
+        raise LabError(f"{file} describes no target: {error} (docs/lab.md shows one)") from error
 
 
 def loopback_origin(url: str, *, remote: bool, token: str | None = None) -> Origin:
@@ -117,29 +147,64 @@ def loopback_origin(url: str, *, remote: bool, token: str | None = None) -> Orig
 
 
 def _parse(name: str, told: Mapping[str, Any], folder: Path) -> Target:
-    if strange := sorted(told.keys() - KNOWN):
-        raise ValueError(f"{', '.join(strange)}: known are {', '.join(sorted(KNOWN))}")
-    remote = told.get("remote", False) is True
-    operator = _secret(told, "operator_token", folder) or ""
-    effects = {}
-    for service, at in told.get("effects", {}).items():
-        if strange := sorted(at.keys() - EFFECT_KEYS):
-            raise ValueError(f"effects.{service}: {', '.join(strange)} is unknown")
-        _checked(at["url"], remote=remote)
-        token = _secret(at, "token", folder) or operator
-        effects[service] = EffectsAt(
-            at["url"], token, bool(at.get("members_only", service in OWED_BY_MEMBERS))
-        )
-    origin = loopback_origin(told["checkout"], remote=remote, token=_secret(told, "token", folder))
-    return Target(name, origin, str(told.get("style", "")), operator, effects)
+    _refuse_unknown("", told, KNOWN)
+    remote = told.get("remote", False)
+    if not isinstance(remote, bool):
+        raise ValueError("remote: say true or false")
+    operator = _secret("", told, "operator_token", folder)
+    style = _text("", told, "style", "")
+    if not STYLE.fullmatch(style):
+        raise ValueError(f"style: {style!r} does not fit into a URL's query")
+    token = _secret("", told, "token", folder)
+    origin = loopback_origin(_text("", told, "checkout"), remote=remote, token=token)
+    services = told.get("effects", {})
+    if not isinstance(services, dict):
+        raise ValueError("effects: give a table for each service, as [effects.email] with its url")
+    effects = {
+        service: _parse_effects(service, at, operator, remote, folder) for service, at in services.items()
+    }
+    return Target(name, origin, style, operator or "", effects)
+
+
+def _parse_effects(service: str, at: Any, operator: str | None, remote: bool, folder: Path) -> EffectsAt:
+    within = f"effects.{service}."
+    if not isinstance(at, dict):
+        raise ValueError(f"effects.{service}: give a table with its url")
+    _refuse_unknown(within, at, EFFECT_KEYS)
+    url = _text(within, at, "url")
+    _checked(url, remote=remote)
+    members_only = at.get("members_only", service in OWED_BY_MEMBERS)
+    if not isinstance(members_only, bool):
+        raise ValueError(f"{within}members_only: say true or false")
+    return EffectsAt(url, _secret(within, at, "token", folder) or operator or "", members_only)
+
+
+def _refuse_unknown(within: str, told: Mapping[str, Any], known: Collection[str]) -> None:
+    if strange := sorted(told.keys() - known):
+        raise ValueError(f"{within}{strange[0]} is unknown: known are {', '.join(sorted(known))}")
+
+
+def _text(within: str, told: Mapping[str, Any], key: str, otherwise: str | None = None) -> str:
+    value = told.get(key, otherwise)
+    if value is None:
+        raise ValueError(f"{within}{key} is missing")
+    if not isinstance(value, str):
+        raise ValueError(f"{within}{key}: give a text in quotes")
+    return value
 
 
 def _checked(url: str, *, remote: bool) -> SplitResult:
+    """The parts of a URL that can be driven: plain HTTP, on this machine or said to be remote."""
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"{url}: give http://host:port, without a query")
-    if not (remote or _is_loopback(parts.hostname)):
-        raise ValueError(f"{url} is not on this machine: say remote = true if it is yours to load")
+    plain = (
+        parts.scheme == "http" and parts.hostname and not (parts.query or parts.fragment or parts.username)
+    )
+    if not plain or not SECRET.fullmatch(url):
+        raise ValueError(f"{url!r} is not as http://host:port/path")
+    if parts.port == 0:
+        raise ValueError(f"{url!r} has no port to connect to")
+    if not (remote or _is_loopback(str(parts.hostname))):
+        raise ValueError(f"{url} is not on this machine; say remote = true if it is yours to load")
     return parts
 
 
@@ -150,10 +215,19 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _secret(told: Mapping[str, Any], key: str, folder: Path) -> str | None:
-    file = told.get(f"{key}_file")
-    if file is None:
-        return None if told.get(key) is None else str(told[key])
-    if key in told:
-        raise ValueError(f"{key} and {key}_file: give one of them")
-    return (folder / str(file)).read_text().strip()
+def _secret(within: str, told: Mapping[str, Any], key: str, folder: Path) -> str | None:
+    """A token that the file holds, or names a file for (relative to it); None if it does neither."""
+    if key not in told and f"{key}_file" not in told:
+        return None
+    if key in told and f"{key}_file" in told:
+        raise ValueError(f"{within}{key} and {key}_file: give one of them")
+    value = told.get(key)
+    if value is None:
+        file = folder / _text(within, told, f"{key}_file")
+        try:
+            value = file.read_text().strip()
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{within}{key}_file: cannot read {file}: {error}") from error
+    if not isinstance(value, str) or not SECRET.fullmatch(value):
+        raise ValueError(f"{within}{key}: a token is one line of printable characters without spaces")
+    return value

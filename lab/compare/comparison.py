@@ -86,6 +86,9 @@ async def run(
     keep = _keeper(out)
     advance("starting")
     async with rig(folder) as measuring:
+        for arm in shape.scenarios[0].arms:
+            if arm.target is not None:
+                await measuring.check(arm.target)
 
         async def done(scenario: Scenario) -> Measured:
             return await measure(measuring, scenario, seed, advance, keep)

@@ -34,6 +34,7 @@ from lab.targets import Target
 
 SLACK_S = 30.0  # on top of a plan's own bounds, before the generator counts as dead
 READ_S = 60.0
+CHECK_S = 10.0
 TARGET_QUIET_S = 60.0
 TARGET_POLL_S = 0.5
 
@@ -205,6 +206,10 @@ class Rig:
         async with whole_system(own, "null", settings) as whole:
             yield SystemBench(whole, self._generator, self._client, fresh=fresh, counts=counts)
         await asyncio.to_thread(shutil.rmtree, own, ignore_errors=True)
+
+    async def check(self, target: Target) -> None:
+        """Raise `LabError` unless the target is there, before anything is measured beside it."""
+        await target.check(self._client, Patience(CHECK_S))
 
     def target(self, target: Target) -> TargetBench:
         """A target, which runs already."""
