@@ -21,13 +21,17 @@ JUDGED = ("ack_p50", "completion_p50", "completion_p99", "cpu")
 
 @dataclass(frozen=True)
 class Ablation:
-    """One part that can be left out, in which styles, and by which settings."""
+    """One part that can be left out, in which styles, and by which settings.
+
+    `early`: without it, orders are called completed before their effects are there.
+    """
 
     name: str
     title: str
     what: str
     styles: tuple[str, ...]
     settings: Mapping[str, str]
+    early: bool = False
 
 
 ABLATIONS = (
@@ -65,6 +69,7 @@ ABLATIONS = (
         "checkout hears no outcome: nobody can say where an order is, and nothing is resumed",
         (CHOREOGRAPHY,),
         {"CHECKOUT_TIMELINE": "off"},
+        early=True,
     ),
 )
 
@@ -121,7 +126,8 @@ async def measure_ablations(
     for ablation in ABLATIONS:
         for style in ablation.styles:
             as_it_is = Arm(AS_IT_IS, style, settings or {})
-            without = Arm(WITHOUT, style, {**(settings or {}), **ablation.settings})
+            left_out = {**(settings or {}), **ablation.settings}
+            without = Arm(WITHOUT, style, left_out, early=ablation.early)
             name = f"without {ablation.name} ({style})"
             scenario = Scenario(name, "", "", (as_it_is, without), load, rounds, fresh=False)
             windows = (await measure(rig, scenario, seed, advance, keep)).windows

@@ -19,7 +19,8 @@ THEIR_ACK = "whatever a 2xx of this variant promises"
 class Arm:
     """One side of a comparison: a style of our own under `settings` (environment), or a target.
 
-    `prefer` is how long its clients ask to wait.
+    `prefer` is how long its clients ask to wait. `early`: its orders are called completed before their
+    effects are there, as its settings ask for; then none is late.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Arm:
     settings: Mapping[str, str] = field(default_factory=dict)
     target: Target | None = None
     prefer: str = "respond-async"
+    early: bool = False
 
     def as_document(self) -> dict[str, Any]:
         """As plain JSON values, with what its two clocks mean."""

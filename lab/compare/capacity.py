@@ -21,7 +21,10 @@ KIND = Kind("capacity", "capacity within the objective", "orders/s", "higher")
 
 @dataclass(frozen=True)
 class Objective:
-    """What a window must meet: p99 of completion at most so many ms, and not one order refused or missing."""
+    """What a window must meet: p99 of completion at most so many ms, and not one order refused or missing.
+
+    A generator that was late itself is in that p99, and cannot make a rate look better than it was.
+    """
 
     completion_p99_ms: float = 500.0
 
@@ -29,8 +32,8 @@ class Objective:
         """Why a window misses it; empty if it meets it."""
         if refused := window.turned_away + sum(window.errors.values()):
             return f"{refused} orders were not accepted"
-        if window.trouble:
-            return window.trouble
+        if window.broken:
+            return window.broken
         if window.completion_ms["p99"] > self.completion_p99_ms:
             return f"p99 of completion was {window.completion_ms['p99']:.0f} ms"
         return ""
@@ -123,7 +126,7 @@ class Capacity:
                 told.append(f"{where}: no rate met the objective")
             for step in search.steps:
                 if not step.window.ledger.get("balances"):
-                    told.append(f"{where}, {step.rate:.0f}/s: {step.window.trouble}")
+                    told.append(f"{where}, {step.rate:.0f}/s: {step.window.broken}")
         return told
 
     def as_document(self) -> dict[str, Any]:

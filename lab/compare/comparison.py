@@ -104,8 +104,10 @@ async def run(
         if shape.ablations is not None:
             load, rounds = shape.ablations
             ablated = await measure_ablations(measuring, load, rounds, seed, advance, shape.settings, keep)
-    by_name = {each.scenario.name: each for each in extra}
-    judged = [] if found is None or not extra else judge_claims(scenarios[0], found, by_name)
+    judged: list[Claim] = []
+    if found is not None and extra:
+        bare, real_times = scenarios
+        judged = judge_claims(bare, real_times, found, {each.scenario.name: each for each in extra})
     return Comparison(shape, setting, seed, command, scenarios, aa, found, extra, ablated, judged)
 
 

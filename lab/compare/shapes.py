@@ -8,7 +8,7 @@ from lab.compare.arms import CHOREOGRAPHY, ORCHESTRATION, Arm, both_styles, targ
 from lab.compare.capacity import Shape as CapacityShape
 from lab.compare.rig import Load
 from lab.compare.scenarios import Scenario
-from lab.compare.simulated import simulated
+from lab.compare.simulated import REAL_TIMES, simulated
 from lab.targets import Target
 
 QUICK_LOAD, QUICK_ROUNDS = Load(100.0, 1.0, 4.0), 8
@@ -18,7 +18,6 @@ WINDOW_EXTRA_S = 1.5  # to find the system quiet again, and to count
 START_S = 8.0  # a system's start, its books and its end
 BOOKS_S = 1.0
 USUAL_STEPS = 4  # of a search for a capacity
-REAL_TIMES = dict.fromkeys(("email", "warehouse", "rewards"), "lognormal:80ms")
 AGAIN = "orchestration again"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from lab.errors import LabError
 
 TIME = re.compile(r"^(lognormal|exponential|constant):\d+(\.\d+)?(ms|s)$")
+REAL_TIMES = dict.fromkeys(("email", "warehouse", "rewards"), "lognormal:80ms")  # as a mail provider's
 SHARE = re.compile(r"^\d+(\.\d+)?%$")
 
 

@@ -54,8 +54,7 @@ class Figure:
         """The figure in words."""
         if self.ratio is None:
             return f"{self.kind.title}: {UNDECIDED}, {self.why}."
-        low, high = (f"{bound:.2f}" for bound in (self.ratio.low, self.ratio.high))
-        told = f"{self.kind.title}: {self.b} has {self.ratio.point:.2f} [{low}, {high}] times {self.a}'s"
+        told = f"{self.kind.title}: {self.b} has {in_words(self.ratio)} times {self.a}'s"
         if self.verdict == UNDECIDED:
             return f"{told}: {UNDECIDED}; {self._power}."
         if self.verdict == EQUIVALENT:
@@ -84,6 +83,13 @@ class Figure:
             "smallest": self.smallest,
             "sentence": self.sentence,
         }
+
+
+def in_words(ratio: Ratio) -> str:
+    """`1.31 [1.22, 1.41]`; a bound of an interval so wide that it says nothing is not spelt out."""
+    low = "under 0.1" if ratio.low < 1 / MOST_TOLD else f"{ratio.low:.2f}"
+    high = f"over {MOST_TOLD:.0f}" if ratio.high > MOST_TOLD else f"{ratio.high:.2f}"
+    return f"{ratio.point:.2f} [{low}, {high}]"
 
 
 def judge(

@@ -8,7 +8,7 @@ did for nobody's order is in the ledger of the window in which it appeared.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -39,7 +39,8 @@ class Costs:
 class Raw:
     """A window as the generator tells of it: a row for every accepted order, warm-up included.
 
-    `done` is when each order had all its effects, in seconds since 1970, once the books were read.
+    `done` is when each order had all its effects, in seconds since 1970, once the books were read. `early`:
+    no effect is late, as the arm says.
     """
 
     arm: str
@@ -49,6 +50,7 @@ class Raw:
     rows: Sequence[Row]
     costs: Costs = field(default_factory=Costs)
     done: Mapping[str, float] = field(default_factory=dict)
+    early: bool = False
 
     @property
     def began_at(self) -> float:
@@ -97,17 +99,20 @@ class Window:
         return sum(self.costs.memory_mb.values()) if self.costs.memory_mb else None
 
     @property
-    def trouble(self) -> str | None:
-        """Why this window's figures are not to be used, if they are not."""
+    def broken(self) -> str | None:
+        """Why the arm did not do in it what it promised, if it did not."""
         if not self.ledger.get("balances", False):
             wrong = ", ".join(f"{self.ledger[kind]} {kind}" for kind in LEDGER if self.ledger.get(kind))
             return f"its ledger does not balance ({wrong or 'no service was asked'})"
-        if self.unfinished:
-            return f"{self.unfinished} of its orders were not completed"
+        return f"{self.unfinished} of its orders were not completed" if self.unfinished else None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why this window's figures are not to be used, if they are not."""
         lag, p99 = self.generator_lag_ms.get("p99", 0.0), self.ack_ms.get("p99", 0.0)
-        if lag > max(MOST_LAG_MS, MOST_LAG_SHARE * p99):
-            return f"its generator was {lag:.1f} ms late at p99, too much for an ack p99 of {p99:.1f} ms"
-        return None
+        late = lag > max(MOST_LAG_MS, MOST_LAG_SHARE * p99)
+        told = f"its generator was {lag:.1f} ms late at p99, too much for an ack p99 of {p99:.1f} ms"
+        return self.broken or (told if late else None)
 
     def as_document(self) -> dict[str, Any]:
         """The window as plain JSON values."""
@@ -167,7 +172,11 @@ def ledgers(
         for effect in found:
             its_effects[owner(effect.order_id, effect.at)][name].append(effect)
     return [
-        reconcile((row[0] for row in raw.rows), known, done)
+        reconcile(
+            (row[0] for row in raw.rows),
+            (replace(order, completed_at=None) for order in known) if raw.early else known,
+            done,
+        )
         for raw, known, done in zip(raws, its_orders, its_effects, strict=True)
     ]
 

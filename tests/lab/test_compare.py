@@ -219,6 +219,7 @@ async def test_each_ablation_is_measured_as_it_is_and_without_under_what_was_ask
     starts = [line for line in rig.log if line.startswith("start")]
     assert len(starts) == 2 * count()
     assert all("EMAIL_SIMULATE_TIME" in line for line in starts)
+    assert {line.split(",")[-1] for line in starts} >= {"CHECKOUT_TIMELINE", "DUET_BROKER_SYNC"}
     assert told(list(ablated[0].figures))["cpu"] == WITHOUT
     assert ablated[0].as_document()["settings"] == dict(ABLATIONS[0].settings)
 
@@ -246,7 +247,7 @@ async def test_claims_are_held_against_what_was_measured() -> None:
     rig = FakeRig(overloaded_above({ORCHESTRATION: 400.0, CHOREOGRAPHY: 250.0}))
     capacity = await measure_capacity(rig, both_styles(), CapacityShape(rounds=6), 20, lambda _: None)
     bare = measured_as("bare", both_styles(), lambda arm, n: noisy(arm, n, 10, 20))
-    gagnidze, kyriakakis, p95 = claims.judge_claims(bare, capacity, found)
+    gagnidze, kyriakakis, p95 = claims.judge_claims(bare, bare, capacity, found)
     assert (gagnidze.holds, kyriakakis.holds, p95.holds) == ("no", "yes", "partly")
     assert "98% less" in p95.found
 

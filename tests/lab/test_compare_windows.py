@@ -90,6 +90,15 @@ def test_a_duplicate_and_a_late_effect_are_each_in_the_ledger_of_their_window() 
     assert not second.balances
 
 
+def test_where_orders_are_called_completed_before_their_effects_none_is_late_but_a_loss_is_a_loss() -> None:
+    told = raw([row("late", OPENS_AT + 1), row("gone", OPENS_AT + 2)])
+    orders = {name: order(name, OPENS_AT + 1, OPENS_AT + 1.1) for name in ("late", "gone")}
+    books = effects(("late", OPENS_AT + 3))
+    [as_usual], [early] = (ledgers([each], orders, books) for each in (told, replace(told, early=True)))
+    assert as_usual.troubles["email"] == {"late": ["late"], "missing": ["gone"]}
+    assert early.troubles["email"] == {"missing": ["gone"]}
+
+
 def test_what_nobody_was_told_of_is_in_the_ledger_of_the_window_in_which_it_appeared() -> None:
     windows = [raw([row("told", OPENS_AT + 1)]), raw([row("other", LATER + 1)], opens_at=LATER)]
     orders = {
