@@ -37,6 +37,13 @@ class Asked:
         """What the services of every arm of our own simulate; empty if nothing was asked for."""
         return simulated(self.service_time, self.error_rate)
 
+    @property
+    def in_words(self) -> str:
+        """The same for a person; empty if nothing was asked for."""
+        times = [f"{name} takes {value}" for name, value in self.service_time.items()]
+        errors = [f"{name} fails {value} of its tries" for name, value in self.error_rate.items()]
+        return ", ".join([*times, *errors])
+
     def load(self, usual: Load) -> Load:
         """A load with the numbers that were asked for."""
         return Load(self.rate or usual.rate, usual.warm_up_s, self.seconds or usual.measured_s)
@@ -127,7 +134,7 @@ def _asked_for(asked: Asked, load: Load, rounds: int, *, fresh: bool) -> Scenari
     return Scenario(
         "as asked" if asked.settings else "bare",
         "As it was asked for" if asked.settings else "Services as fast as they are",
-        "the services simulate what was asked for" if asked.settings else bare,
+        asked.in_words if asked.settings else bare,
         arms,
         load,
         rounds,

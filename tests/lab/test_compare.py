@@ -303,7 +303,10 @@ def test_what_was_asked_for_takes_the_place_of_bare_services_everywhere() -> Non
     shape = shapes.full(Asked({"email": "constant:5ms"}, {"warehouse": "1%"}))
     settings = {"EMAIL_SIMULATE_TIME": "constant:5ms", "WAREHOUSE_SIMULATE_ERRORS": "1%"}
     [only] = shape.scenarios
-    assert only.name == "as asked"
+    assert (only.name, only.what) == (
+        "as asked",
+        "email takes constant:5ms, warehouse fails 1% of its tries",
+    )
     assert (only.service_time, only.error_rate) == ({"email": "constant:5ms"}, {"warehouse": "1%"})
     assert [arm.settings for arm in only.arms] == [settings, settings]
     assert shape.aa is not None
