@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from lab.bench.children import BenchError
+from lab.bench.children import BenchError, free_ports
 from lab.compare.arms import CHOREOGRAPHY, ORCHESTRATION, Arm, target_arm
 from lab.compare.rig import Load, rig
 from lab.control import call
@@ -28,15 +28,7 @@ LOAD = Load(60.0, 0.3, 1.0)
 def test_a_tiny_comparison_is_a_document_that_others_can_read(tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--rounds", "2", "--seconds", "1.5", "--folder", str(tmp_path), "--out", str(out), "--json"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "lab", "compare", *options],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=RUN_S,
-        check=False,
-    )
+    ended = _compare(*options)
     document = json.loads(ended.stdout)
     jsonschema.validate(document, COMPARE)
     assert document == json.loads((out / "compare.json").read_text())
@@ -58,6 +50,18 @@ def test_a_tiny_comparison_is_a_document_that_others_can_read(tmp_path: Path) ->
     assert {figure["slug"] for figure in bare["figures"]} >= {"ack_p50", "completion_p99", "cpu"}
     assert len(list((out / "rows").glob("*.csv"))) == 4
     assert not list(tmp_path.glob("compare-*"))
+
+
+def test_a_target_that_does_not_run_is_said_before_anything_is_measured(tmp_path: Path) -> None:
+    [port] = free_ports(1)
+    file = tmp_path / "ours.toml"
+    url = f"http://127.0.0.1:{port}"
+    file.write_text(f'checkout = "{url}"\noperator_token = "t"\n[effects.email]\nurl = "{url}/effects"\n')
+    ended = _compare("--target", f"ours={file}", "--folder", str(tmp_path))
+    assert ended.returncode == 1
+    assert (
+        ended.stderr == f"duet: the target ours: nothing listens at 127.0.0.1 port {port}: start it first\n"
+    )
 
 
 async def test_what_goes_wrong_on_a_system_is_found(tmp_path: Path) -> None:
@@ -90,6 +94,18 @@ async def test_what_goes_wrong_on_a_system_is_found(tmp_path: Path) -> None:
         call(system, "kill", "rewards")
         with pytest.raises(BenchError, match=r"choreography, round 3: .*rewards again"):
             await bench.measure(Arm(CHOREOGRAPHY, CHOREOGRAPHY), LOAD, 3, 23)
+
+
+def _compare(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lab", "compare", *options],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=RUN_S,
+        check=False,
+    )
 
 
 def _describe(system: System, folder: Path) -> Path:
