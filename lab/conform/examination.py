@@ -96,18 +96,13 @@ class _Examining:
         self._told = told
 
     async def find_served(self, subject: Subject) -> list[str]:
-        """The styles of which an order is accepted; of one that is refused it is said."""
+        """The styles of which an order is accepted; of one that is refused, or not obeyed, it is said."""
         served = []
         for style in STYLES:
-            try:
-                reply = await subject.place(style=style)
-            except FailedError:
-                served.append(style)  # it is for the checks to say what is wrong
-                continue
-            if reply.status in ACCEPTED or reply.status >= 500:
+            if (why := await _not_served(subject, style)) is None:
                 served.append(style)
             else:
-                self._keep(Result(IN_EACH_STYLE[0], style, SKIPPED, f"it does not serve this style: {reply}"))
+                self._keep(Result(IN_EACH_STYLE[0], style, SKIPPED, f"it does not serve this style: {why}"))
         return served
 
     async def all_in(self, subject: Subject, checks: Sequence[Check]) -> bool:
@@ -130,6 +125,18 @@ class _Examining:
     def _keep(self, result: Result) -> None:
         self.results.append(result)
         self._told(result)
+
+
+async def _not_served(subject: Subject, style: str) -> str | None:
+    """Why the implementation does not serve the style; None if it does, or fails: the checks say how."""
+    try:
+        reply = await subject.place(style=style)
+        told = reply.document().get("style") if reply.status in ACCEPTED else style
+    except FailedError:
+        return None
+    if reply.status not in ACCEPTED:
+        return str(reply) if reply.status < 500 else None
+    return f"{reply.asked}: style is {told!r}" if told in STYLES and told != style else None
 
 
 async def _reach(subject: Subject) -> None:

@@ -20,6 +20,7 @@ from lab.samples import sample_order
 from lab.targets import Target
 
 REQUEST_S = 10.0
+READ_WAIT_S = 5
 MOST_TRIES = 4
 LONGEST_PAUSE_S = 2.0
 SHOWN = 200
@@ -131,7 +132,8 @@ class Subject:
         """An order's representation once it is not in progress any more, or when the time is up."""
         ends = time.monotonic() + within_s
         while True:
-            reply = await self.read(order_id, prefer="wait=5")
+            wait_s = max(0, min(READ_WAIT_S, round(ends - time.monotonic())))
+            reply = await self.read(order_id, prefer=f"wait={wait_s}")
             require(reply.status == 200, f"{reply} (200 was due)")
             document = reply.document()
             if document.get("status") != "in_progress" or time.monotonic() >= ends:

@@ -95,6 +95,13 @@ async def test_of_a_style_that_is_not_served_it_is_said_and_the_other_is_examine
     assert skipped["other-style"] == "one style is examined"
 
 
+async def test_a_style_that_is_accepted_and_not_obeyed_is_not_served_either() -> None:
+    examination = await examined(SmallCheckout(frozenset({"one-style"}), ("choreography",)))
+    assert tuple(examination.styles) == ("choreography",)
+    assert set(outcomes(examination, FAIL)) == {"invalid-style"}
+    assert outcomes(examination, "skipped")["accepted"].endswith("style is 'choreography'")
+
+
 async def test_a_style_that_is_asked_for_and_not_served_fails_and_nothing_more_is_said_of_it() -> None:
     examination = await examined(SmallCheckout(styles=("choreography",)), "orchestration")
     assert set(outcomes(examination, FAIL)) == {"accepted"}
