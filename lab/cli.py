@@ -7,6 +7,7 @@ from lab import (
     bench,
     change,
     compare,
+    conform,
     control,
     dlq,
     faults,
@@ -41,6 +42,7 @@ PARTS = (
     listen,
     bench,
     compare,
+    conform,
     faults,
     change,
 )

@@ -31,6 +31,7 @@ def test_in_each_style_an_order_becomes_a_mail_a_shipment_and_points_and_sigterm
             _expect_points(system, order, number)
             _expect_story(system, order)
         assert system.audit()["exactly_once"] == 6
+        _expect_conformity(system)
         _expect_end_that_leaves_nothing(system, signal.SIGTERM)
 
 
@@ -91,6 +92,14 @@ def _expect_points(system: LiveSystem, order: dict[str, Any], number: int) -> No
         assert [entry["points"] for entry in entries] == [43] * number
         assert order["order_id"] in {entry["order_id"] for entry in entries}
         assert found["points"] == 43 * number
+
+
+def _expect_conformity(system: LiveSystem) -> None:
+    """The whole API in both styles, each effect once; the system is found by its port."""
+    report = json.loads(system.duet("conform", "--json"))
+    passed = {check["name"] for check in report["checks"] if check["result"] == "pass"}
+    assert (report["passed"], report["styles"]) == (True, list(STYLES))
+    assert passed >= {"retried", "effects-once", "no-orphans"}
 
 
 def _expect_story(system: LiveSystem, order: dict[str, Any]) -> None:
