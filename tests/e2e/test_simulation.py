@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -45,6 +46,12 @@ def test_who_has_a_setting_for_measuring_only_says_so(system: LiveSystem) -> Non
     assert "the broker does not sync: for measuring only" in system.lab.log_file("supervisor").read_text()
 
 
+def took_s(order: dict[str, Any], step: str) -> float:
+    """From the order's acceptance to the end of one of its steps."""
+    accepted, finished = order["accepted_at"], order["steps"][step]["finished_at"]
+    return (datetime.fromisoformat(finished) - datetime.fromisoformat(accepted)).total_seconds()
+
+
 @pytest.mark.parametrize("style", ["orchestration", "choreography"])
 def test_both_styles_wait_fail_and_queue_as_told_and_every_effect_is_made_once(
     system: LiveSystem, style: str
@@ -52,8 +59,9 @@ def test_both_styles_wait_fail_and_queue_as_told_and_every_effect_is_made_once(
     with system.orders(ORDERS, 100.0, "--style", style, "--member", "--wait", "60") as orders:
         done: dict[str, Any] = orders.finish()
     assert done["completed"] == ORDERS
-    assert done["styles"][style]["completion_ms"]["p50"] >= 150
-    assert done["seconds"] >= ORDERS / 40  # one reward after the other, although the orders came at once
+    assert min(took_s(order, "email") for order in done["orders"]) >= 0.15
+    # One reward after the other, although the orders came in less than half that time.
+    assert max(took_s(order, "rewards") for order in done["orders"]) >= ORDERS / 40 - ORDERS / 100
     attempts = [order["steps"]["warehouse"]["attempts"] for order in done["orders"]]
     assert max(attempts) > 1
     system.audit()
