@@ -47,10 +47,9 @@ def test_who_has_a_setting_for_measuring_only_says_so(system: LiveSystem) -> Non
     assert "the broker does not sync: for measuring only" in system.lab.log_file("supervisor").read_text()
 
 
-def took_s(order: dict[str, Any], step: str) -> float:
-    """From the order's acceptance to the end of one of its steps."""
-    accepted, finished = order["accepted_at"], order["steps"][step]["finished_at"]
-    return (datetime.fromisoformat(finished) - datetime.fromisoformat(accepted)).total_seconds()
+def at(stamp: str) -> float:
+    """A time of a representation, in seconds."""
+    return datetime.fromisoformat(stamp).timestamp()
 
 
 @pytest.mark.parametrize("style", ["orchestration", "choreography"])
@@ -60,9 +59,13 @@ def test_both_styles_wait_fail_and_queue_as_told_and_every_effect_is_made_once(
     with system.orders(ORDERS, 100.0, "--style", style, "--member", "--wait", "60") as orders:
         done: dict[str, Any] = orders.finish()
     assert done["completed"] == ORDERS
-    assert min(took_s(order, "email") for order in done["orders"]) >= 0.5
-    # One reward after the other, although the orders came in a fifth of that time.
-    assert max(took_s(order, "rewards") for order in done["orders"]) >= ORDERS / 20 - ORDERS / 100
+    waits_s = [
+        at(order["steps"]["email"]["finished_at"]) - at(order["accepted_at"]) for order in done["orders"]
+    ]
+    assert min(waits_s) >= 0.5
+    # One reward after the other, at 20 a second, although the orders came at 100.
+    rewarded = [at(order["steps"]["rewards"]["finished_at"]) for order in done["orders"]]
+    assert max(rewarded) - min(rewarded) >= 0.75 * ORDERS / 20
     attempts = [order["steps"]["warehouse"]["attempts"] for order in done["orders"]]
     assert max(attempts) > 1
     system.audit()
