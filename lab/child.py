@@ -27,11 +27,17 @@ class Child:
     """A program that is kept running while it is wanted; `pid` is None while it has no process.
 
     `why` is what it answers while it is not ready. `wanted` is what a person asked for; `gone` is set while
-    there is no process and none is being started; `hurry` ends the pause before a new start.
+    there is no process and none is being started; `hurry` ends the pause before a new start. `on_end`
+    hears the name whenever a process has ended.
     """
 
     def __init__(
-        self, program: Program, book: StampBook, notice: Callable[[str], None], timing: Timing
+        self,
+        program: Program,
+        book: StampBook,
+        notice: Callable[[str], None],
+        timing: Timing,
+        on_end: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.program = program
         self.state = State.RESTARTING
@@ -42,6 +48,7 @@ class Child:
         self._book = book
         self._notice = notice
         self._timing = timing
+        self._on_end = on_end
         self._was_ready = False
         self._ending = False
         self._deaths_at_start = 0
@@ -186,6 +193,7 @@ class Child:
             self._deaths_at_start += 1
         self.state = State.RESTARTING if self._wanted.is_set() else State.STOPPED
         self._gone.set()
+        self._on_end(self.program.name)
 
     async def _stop(self) -> str:
         if not self._wanted.is_set():

@@ -2,14 +2,47 @@
 
 import typer
 
-from lab import audit, bench, change, control, dlq, listen, order, participant, repair, stuck, up
+from lab import (
+    audit,
+    bench,
+    change,
+    compare,
+    control,
+    dlq,
+    faults,
+    listen,
+    order,
+    participant,
+    repair,
+    stuck,
+    timeline,
+    up,
+)
 from lab.errors import OneLineErrors
+from lab.wire import commands as wire
 
 app = typer.Typer(
     cls=OneLineErrors,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="One checkout, orchestrated and choreographed: start it, load it, break it, audit it.",
+    help="One checkout, orchestrated and choreographed: start it, load it, break it, audit it, compare it.",
 )
-for part in (up, control, order, audit, stuck, repair, participant, dlq, listen, bench, change):
+PARTS = (
+    up,
+    control,
+    wire,
+    order,
+    timeline,
+    audit,
+    stuck,
+    repair,
+    participant,
+    dlq,
+    listen,
+    bench,
+    compare,
+    faults,
+    change,
+)
+for part in PARTS:
     part.register(app)

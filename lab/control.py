@@ -1,8 +1,8 @@
 """How `duet stop`, `start`, `pause`, `resume`, `kill`, `wipe`, `deploy` and `ps` reach the supervisor.
 
-One JSON line each way over TCP on loopback, at the port base plus 24: {"token", "verb", "name"} gives
-{"ok": true, "result"} or {"ok": false, "error", "exit_code"}. A request without the operator's token is
-refused, since any local program can connect.
+One JSON line each way over TCP on loopback, at the port base plus 24: {"token", "verb", "name"}, and
+"arguments" for `weather`, gives {"ok": true, "result"} or {"ok": false, "error", "exit_code"}. A request
+without the operator's token is refused, since any local program can connect.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import contextlib
 import hmac
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -33,12 +33,15 @@ VERBS = {
     "deploy": "Start a service anew, or a new one, from its code as it is now; its database is migrated.",
 }
 Deploy = Callable[[str], Awaitable[str]]
+SetWeather = Callable[[str | None, Any], Awaitable[dict[str, Any]]]  # of a name and its arguments
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @contextlib.asynccontextmanager
-async def serve_control(system: System, supervisor: Supervisor, deploy: Deploy) -> AsyncIterator[None]:
+async def serve_control(
+    system: System, supervisor: Supervisor, deploy: Deploy, weather: SetWeather
+) -> AsyncIterator[None]:
     """Take commands for the supervisor while the context lasts; raise `OSError` where the port is in use."""
     token = system.tokens().operator
     free = asyncio.Semaphore(CONNECTIONS)
@@ -50,7 +53,7 @@ async def serve_control(system: System, supervisor: Supervisor, deploy: Deploy) 
                 async with free, asyncio.timeout(REPLY_TIMEOUT_S):
                     async with asyncio.timeout(REQUEST_TIMEOUT_S):
                         line = await reader.readline()
-                    reply = await _answer(line, token, supervisor, deploy)
+                    reply = await _answer(line, token, supervisor, deploy, weather)
                     writer.write(json.dumps(reply).encode() + b"\n")
                     await writer.drain()
         writer.close()
@@ -62,9 +65,11 @@ async def serve_control(system: System, supervisor: Supervisor, deploy: Deploy) 
         server.close()
 
 
-def call(system: System, verb: str, name: str | None = None) -> Any:
+def call(
+    system: System, verb: str, name: str | None = None, arguments: Mapping[str, Any] | None = None
+) -> Any:
     """Ask the supervisor of a system; return its result, raise `LabError` with its refusal or its absence."""
-    request = {"token": system.tokens().operator, "verb": verb, "name": name}
+    request = {"token": system.tokens().operator, "verb": verb, "name": name, "arguments": arguments}
     try:
         with socket.create_connection((HOST, system.control_port), timeout=REPLY_TIMEOUT_S) as connection:
             connection.sendall(json.dumps(request).encode() + b"\n")
@@ -91,7 +96,9 @@ def register(app: typer.Typer) -> None:
         app.command(verb, help=what)(_command(verb))
 
 
-async def _answer(line: bytes, token: str, supervisor: Supervisor, deploy: Deploy) -> dict[str, Any]:
+async def _answer(
+    line: bytes, token: str, supervisor: Supervisor, deploy: Deploy, weather: SetWeather
+) -> dict[str, Any]:
     try:
         request = json.loads(line)
         told, verb, name = str(request["token"]), str(request["verb"]), str(request.get("name"))
@@ -104,6 +111,9 @@ async def _answer(line: bytes, token: str, supervisor: Supervisor, deploy: Deplo
             return {"ok": True, "result": await supervisor.fresh_rows()}
         if verb == "deploy":
             return {"ok": True, "result": await deploy(name)}
+        if verb == "weather":
+            which = None if request.get("name") is None else name
+            return {"ok": True, "result": await weather(which, request.get("arguments"))}
         return {"ok": True, "result": await supervisor.command(verb, name)}
     except LabError as error:
         return {"ok": False, "error": str(error), "exit_code": error.exit_code}

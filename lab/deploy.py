@@ -6,11 +6,13 @@ SIGHUP, so that nobody's connection is lost. It refuses a name that no `service.
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
 from lab import broker, folder
 from lab.control import Deploy
+from lab.environment import Behind
 from lab.processes import make_programs
 from lab.supervisor import Supervisor
 from lab.system import BROKER, Mail, System, discover_services
@@ -20,12 +22,14 @@ RELOADS = 2
 RELOAD_PAUSE_S = 0.3
 
 
-def deployer(system: System, mail: Mail, supervisor: Supervisor) -> Deploy:
-    """What the supervisor does for `duet deploy NAME`."""
-    return partial(_deploy, system, mail, supervisor)
+def deployer(system: System, mail: Mail, supervisor: Supervisor, behind: Mapping[str, Behind]) -> Deploy:
+    """What the supervisor does for `duet deploy NAME`; `behind` is read each time."""
+    return partial(_deploy, system, mail, supervisor, behind)
 
 
-async def _deploy(began_as: System, mail: Mail, supervisor: Supervisor, name: str) -> str:
+async def _deploy(
+    began_as: System, mail: Mail, supervisor: Supervisor, behind: Mapping[str, Behind], name: str
+) -> str:
     system = replace(began_as, services=discover_services())
     ours = system.nats_url is None
     if not (ours and name == BROKER):
@@ -37,7 +41,7 @@ async def _deploy(began_as: System, mail: Mail, supervisor: Supervisor, name: st
     if name == BROKER and ours:
         return f"{BROKER} knows the rights of every service"
     folder.make_tokens(system)
-    [program] = [each for each in make_programs(system, mail) if each.name == name]
+    [program] = [each for each in make_programs(system, mail, behind) if each.name == name]
     # By itself, once its predecessor has let go of the file: two processes must not write one SQLite file.
     migrating = {f"{name.upper()}_MIGRATE": "auto"}
     return await supervisor.deploy(replace(program, environment=program.environment | migrating))

@@ -5,6 +5,7 @@ It refuses nothing: whatever else a service can be told, it hears from the calle
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from lab.broker_config import DOMAIN
 from lab.system import CONDUCTOR, HOST, Mail, Service, System, Tokens
@@ -13,14 +14,29 @@ DEFAULT_STOCK = 100_000  # of each SKU that is seen for the first time, so that 
 SENDER = "shop@example.com"
 
 
-def make_environment(system: System, mail: Mail = "smtp") -> dict[str, dict[str, str]]:
-    """By service name, the settings that `duet up` gives that service, secrets included."""
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Where a service that stands behind proxies listens, and where it finds the broker."""
+
+    port: int
+    nats_url: str
+
+
+def make_environment(
+    system: System, mail: Mail = "smtp", behind: Mapping[str, Behind] | None = None
+) -> dict[str, dict[str, str]]:
+    """By service name, the settings that `duet up` gives that service, secrets included.
+
+    `behind`: by name, the services that stand behind proxies; to the others they are where they always were.
+    """
     tokens = system.tokens()
     passwords = system.broker_passwords() if system.nats_url is None else {}
     told = {
         service.name: _settings(system, tokens, service, mail) | _broker_settings(system, passwords, service)
         for service in system.services
     }
+    for name, hidden in (behind or {}).items():
+        told[name] |= {"PORT": str(hidden.port), "NATS_URL": hidden.nats_url}
     return {
         name: {f"{name.upper()}_{key}": value for key, value in settings.items()}
         for name, settings in told.items()
@@ -41,7 +57,7 @@ def _broker_settings(system: System, passwords: Mapping[str, str], service: Serv
 
 
 def _settings(system: System, tokens: Tokens, service: Service, mail: Mail) -> dict[str, str]:
-    others = [other for other in system.services if other.name != CONDUCTOR]
+    called = system.called_by(service)
     settings = {
         "HOST": HOST,
         "PORT": str(system.port(service.name)),
@@ -50,10 +66,9 @@ def _settings(system: System, tokens: Tokens, service: Service, mail: Mail) -> d
         "OPERATOR_TOKEN": tokens.operator,
         "MIGRATE": "never",  # one process has migrated all of them before any of them starts
     }
-    if service.name == CONDUCTOR:
-        settings |= {f"{other.name.upper()}_URL": system.url(other.name) for other in others}
-        settings |= {f"{other.name.upper()}_TOKEN": tokens.conductor(other.name) for other in others}
-    else:
+    settings |= {f"{other.name.upper()}_URL": system.url(other.name) for other in called}
+    settings |= {f"{other.name.upper()}_TOKEN": tokens.conductor(other.name) for other in called}
+    if service.name != CONDUCTOR:
         settings["CONDUCTOR_TOKEN"] = tokens.conductor(service.name)
     if service.name == "email":
         settings["SMTP_URL"] = "null:" if mail == "null" else f"smtp://{HOST}:{system.smtp_port}"

@@ -15,13 +15,13 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lab.broker import find_server
-from lab.environment import make_environment
+from lab.environment import Behind, make_environment
 from lab.errors import FAILED, LabError
 from lab.system import BROKER, HOST, MAILBOX, Mail, System, project_root
 
@@ -61,9 +61,13 @@ class Stamp:
     argv: tuple[str, ...]
 
 
-def make_programs(system: System, mail: Mail) -> list[Program]:
-    """The services of the system, for `smtp` the mailbox too, and the broker if it is the system's own."""
-    settings = make_environment(system, mail)
+def make_programs(system: System, mail: Mail, behind: Mapping[str, Behind] | None = None) -> list[Program]:
+    """The services of the system, for `smtp` the mailbox too, and the broker if it is the system's own.
+
+    `behind`: by name, the services that stand behind proxies; their readiness is asked for directly.
+    """
+    settings = make_environment(system, mail, behind)
+    hidden = {name: f"http://{HOST}:{each.port}" for name, each in (behind or {}).items()}
     mailbox = {
         "MAILBOX_HOST": HOST,
         "MAILBOX_PORT": str(system.port(MAILBOX)),
@@ -71,7 +75,9 @@ def make_programs(system: System, mail: Mail) -> list[Program]:
         "MAILBOX_FOLDER": str(system.mail_folder),
     }
     mailboxes = [_program(system, MAILBOX, "lab.mailbox", mailbox)] if mail == "smtp" else []
-    services = [_program(system, s.name, s.package, settings[s.name]) for s in system.services]
+    services = [
+        _program(system, s.name, s.package, settings[s.name], hidden.get(s.name)) for s in system.services
+    ]
     return [*services, *mailboxes, *([_broker(system)] if system.nats_url is None else [])]
 
 
@@ -193,14 +199,16 @@ def log_tail(log: Path, lines: int = 20) -> str:
         return f"(no log: {error})"
 
 
-def _program(system: System, name: str, package: str, settings: dict[str, str]) -> Program:
+def _program(
+    system: System, name: str, package: str, settings: dict[str, str], hidden_url: str | None = None
+) -> Program:
     return Program(
         name=name,
         argv=(sys.executable, "-m", package),
         environment=_surroundings(_strangers(system, name), settings) | {MARK: _mark(name, system.data)},
         log=system.log_file(name),
         url=system.url(name),
-        ready_url=f"{system.url(name)}/readyz",
+        ready_url=f"{hidden_url or system.url(name)}/readyz",
     )
 
 

@@ -19,7 +19,7 @@ class Supervisor:
     """The processes of one system; `notice` is told, in a line each, of what happens to them.
 
     `book` is where the processes are written down for the next `duet up`, should this one be killed.
-    The time for the first start counts from here on.
+    The time for the first start counts from here on. `on_end` hears the name of each process that has ended.
     """
 
     def __init__(
@@ -28,11 +28,13 @@ class Supervisor:
         book: StampBook,
         notice: Callable[[str], None],
         timing: Timing | None = None,
+        on_end: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._timing = timing or Timing()
         self._book = book
         self._notice = notice
-        self._children = {one.name: Child(one, book, notice, self._timing) for one in programs}
+        self._on_end = on_end
+        self._children = {one.name: self._child(one) for one in programs}
         self._deadline = time.monotonic() + self._timing.start_s
         self._keepers: list[asyncio.Task[None]] = []
         self._watchers: list[asyncio.Task[None]] = []
@@ -107,7 +109,7 @@ class Supervisor:
         if child is not None:
             said = await child.deploy(program)
         else:
-            self._children[program.name] = Child(program, self._book, self._notice, self._timing)
+            self._children[program.name] = self._child(program)
             self.launch([program.name])
             said = f"{program.name} is starting"
         self._notice(said)
@@ -134,6 +136,9 @@ class Supervisor:
         for task in self._keepers + self._watchers:
             task.cancel()
         await asyncio.gather(*self._keepers, *self._watchers, return_exceptions=True)
+
+    def _child(self, program: Program) -> Child:
+        return Child(program, self._book, self._notice, self._timing, self._on_end)
 
     def _why_late(self, late: list[Child]) -> str:
         """A sentence for each that is not ready; the last one's log, since the first waits for the others."""

@@ -59,13 +59,15 @@ Data = Annotated[
 class Service:
     """One service as its `service.toml` tells of it; `port_offset` counts from the port base.
 
-    `participant`: it takes part in the choreography, by its name.
+    `participant`: it takes part in the choreography, by its name. `calls`: the services whose URLs and tokens
+    it is told; None: checkout is told all others', everybody else none.
     """
 
     name: str
     package: str
     port_offset: int
     participant: bool = False
+    calls: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,12 @@ class System:
             if service.name == name:
                 return service
         raise LabError(f"there is no service {name}: it is one of {', '.join(s.name for s in self.services)}")
+
+    def called_by(self, service: Service) -> tuple[Service, ...]:
+        """Whom a service calls; raise `LabError` where its `service.toml` names one that there is not."""
+        if service.calls is not None:
+            return tuple(self.service(name) for name in service.calls)
+        return tuple(other for other in self.services if service.name == CONDUCTOR != other.name)
 
     def port(self, name: str) -> int:
         """The HTTP port of a service or of the mailbox's page, or the broker's own."""
@@ -242,12 +250,15 @@ def _read_service(path: Path) -> Service:
         told = tomllib.loads(path.read_text())
         name, port = told["name"], told["port"]
         participant = bool(told.get("broker", {}).get("participant", False))
+        calls = told.get("calls")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise LabError(f"{path} does not describe a service (name, port): {error!r}") from error
     offset = port - DEFAULT_PORT_BASE if isinstance(port, int) else -1
     if not (isinstance(name, str) and name.isidentifier() and 0 <= offset < BROKER_OFFSET):
         raise LabError(f"{path}: name must be a word, and port from 8000 to {8000 + BROKER_OFFSET - 1}")
-    return Service(name, path.parent.name, offset, participant)
+    if calls is not None and not (isinstance(calls, list) and all(isinstance(one, str) for one in calls)):
+        raise LabError(f"{path}: calls is a list of services' names")
+    return Service(name, path.parent.name, offset, participant, None if calls is None else tuple(calls))
 
 
 def _noted_folder(port_base: int) -> Path:

@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -36,6 +37,7 @@ from lab.system import (
     PortBase,
     System,
 )
+from lab.wire.placed import Placed
 
 TABLE_S = 0.5
 FIRST = (MAILBOX, BROKER)  # they start while the databases are migrated
@@ -65,6 +67,14 @@ def up(
         bool,
         typer.Option("--first-order", help="Place an order in each style once all is ready, and show both."),
     ] = False,
+    wires: Annotated[
+        bool,
+        typer.Option(
+            "--wires",
+            help="Every service but checkout begins behind the proxies of `duet slow` and `duet flaky`, "
+            "which pass everything on until told otherwise: none is started anew for them later.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Start the whole system and keep it running until Ctrl-C."""
@@ -92,7 +102,7 @@ def up(
                 notice(f"ended what a killed supervisor had left running: {', '.join(left)}")
             if not syncs:
                 notice("the broker does not sync: for measuring only")
-            asyncio.run(_run(system, mail, as_json, notice, first_order=first_order))
+            asyncio.run(_run(system, mail, as_json, notice, first_order=first_order, wires=wires))
 
 
 @contextlib.contextmanager
@@ -106,7 +116,13 @@ def _stops_kept() -> Iterator[None]:
 
 
 async def _run(
-    system: System, mail: Mail, as_json: bool, notice: Callable[[str], None], *, first_order: bool = False
+    system: System,
+    mail: Mail,
+    as_json: bool,
+    notice: Callable[[str], None],
+    *,
+    first_order: bool,
+    wires: bool,
 ) -> None:
     """Serve until a signal; raise `LabError` where the system does not become ready."""
     asked_to_stop = asyncio.Event()
@@ -115,9 +131,14 @@ async def _run(
             asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     book = StampBook(system.supervisor_file, system.port_base, notice, system.nats_url)
-    supervisor = Supervisor(make_programs(system, mail), book, notice)
+    placed = Placed(system, notice)
+    if wires:
+        placed.place_all()
+    programs = make_programs(system, mail, placed.behind)
+    supervisor = Supervisor(programs, book, notice, on_end=placed.process_ended)
+    deploy = deployer(system, mail, supervisor, placed.behind)
     try:
-        async with serve_control(system, supervisor, deployer(system, mail, supervisor)):
+        async with serve_control(system, supervisor, deploy, partial(placed.weather, deploy)):
             if await _before(asked_to_stop, _start(system, mail, supervisor)):
                 urls = {row["name"]: row["url"] for row in supervisor.rows()}
                 if as_json:
@@ -133,6 +154,7 @@ async def _run(
             notice("stopping")
         finally:
             await supervisor.end()
+            await placed.end()
         notice("nothing is running any more")
 
 

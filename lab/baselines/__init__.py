@@ -1,7 +1,7 @@
-"""The conductors that `duet bench conductor` measures the real one against.
+"""What people usually write: the conductor and the publisher of a good tutorial.
 
-Both are the code that a good tutorial would show: one validated body, one shared client, one gather.
-They keep no journal, retry nothing and forget an order with the process: that is what the real conductor's
-price buys.
-They import no service, so that a change there can neither help nor hurt them.
+`duet bench conductor` measures the real conductor's price against this one, and `duet faults` shows what that
+price buys: there both run as arms beside the durable styles (`lab/arms`).
+They retry nothing and take no notice of an Idempotency-Key; the conductor forgets an order with the request.
+They import neither a service nor servicekit, so that a change there can neither help nor hurt them.
 """

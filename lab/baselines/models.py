@@ -1,4 +1,4 @@
-"""The order that both baselines accept and the checkout that they answer with.
+"""The order that the baselines accept and the checkout that they answer with.
 
 The rules are those of the public API (lengths, ranges, unknown fields refused), declared as anybody would
 declare them in pydantic, so that a baseline does the same checking for its order as the real conductor does.
@@ -6,7 +6,7 @@ Currency and country are checked for their form only: this is the one rule that 
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, EmailStr, Field, StringConstraints
 
@@ -50,21 +50,31 @@ class Order(Strict):
         """The order's price in minor units of its currency."""
         return sum(line.quantity * line.unit_price_minor for line in self.lines)
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a client is told of it again."""
+        return {**dict(self), "total_minor": self.total_minor}
+
 
 class Step(BaseModel):
-    status: Literal["succeeded", "skipped", "failed"]
+    status: Literal["pending", "succeeded", "skipped"]
     attempts: int
     result: dict[str, Any] | None = None
     reason: str | None = None
     finished_at: datetime | None = None
 
+    @classmethod
+    def skipped(cls) -> Self:
+        """The rewards step of a customer who has not joined."""
+        return cls(status="skipped", attempts=0, reason="the customer has not joined rewards")
+
 
 class Checkout(BaseModel):
-    """What a client is told: the same fields as the real conductor's representation."""
+    """What a client is told: the same fields as the real representation."""
 
     order_id: str
-    style: Literal["orchestration"] = "orchestration"
-    status: Literal["completed", "needs_attention"]
+    style: Literal["orchestration", "choreography"]
+    status: Literal["in_progress", "completed"]
     customer: Customer
     currency: str
     lines: list[Line]

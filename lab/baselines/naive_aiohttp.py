@@ -7,17 +7,12 @@ Served by `uvicorn --factory lab.baselines.naive_aiohttp:create_app`.
 
 import os
 
-import httpx
 from fastapi import FastAPI
-from httpx_aiohttp import AiohttpTransport
 
-from lab.baselines.naive_httpx import TIMEOUT_S, conduct_with
-
-# 64 clients make three calls each; under the default of 100 connections they wait for one another.
-LIMITS = httpx.Limits(max_connections=256)
+from lab.baselines.calls import pooled_client
+from lab.baselines.conductor import conduct_with
 
 
 def create_app() -> FastAPI:
     """The application on aiohttp's connection pool; addresses and tokens come from NAIVE_* variables."""
-    transport = AiohttpTransport(limits=LIMITS)
-    return conduct_with(httpx.AsyncClient(timeout=TIMEOUT_S, transport=transport), os.environ)
+    return conduct_with(pooled_client(), os.environ, "NAIVE")

@@ -10,7 +10,7 @@ import contextlib
 import os
 import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,15 +81,20 @@ class Whole:
 
 
 @asynccontextmanager
-async def whole_system(folder: Path, mail: Mail) -> AsyncIterator[Whole]:
-    """A system with its data in `folder`, ready; ended on the way out. Raises BenchError."""
+async def whole_system(
+    folder: Path, mail: Mail, settings: Mapping[str, str] | None = None, options: Sequence[str] = ()
+) -> AsyncIterator[Whole]:
+    """A system with its data in `folder`, ready; ended on the way out. Raises BenchError.
+
+    `settings` are environment variables of its services and of `duet up`, which gets `options` besides.
+    """
     base = free_port_base()
     data = folder / "duet"
     arguments = ("up", "--json", "--port-base", str(base), "--data", str(data), "--mail", mail)
-    env = _environment(folder)
+    env = {**_environment(folder), **(settings or {})}
     log = folder / "up.log"
     async with running(
-        "duet up", "lab", *arguments, env=env, log=log, talks=True, stop_timeout_s=STOP_TIMEOUT_S
+        "duet up", "lab", *arguments, *options, env=env, log=log, talks=True, stop_timeout_s=STOP_TIMEOUT_S
     ) as supervisor:
         announced = await supervisor.ask(b"", START_TIMEOUT_S)
         pids = {**announced["pids"], SUPERVISOR: supervisor.process.pid}
@@ -111,7 +116,7 @@ def free_port_base() -> int:
 def _environment(folder: Path) -> dict[str, str]:
     """Our environment without settings of services that would make this run differ from the next."""
     prefixes = tuple(f"{service.name.upper()}_" for service in System(folder).services)
-    ours = ("MAILBOX_", "DUET_PORT_BASE", "DUET_DATA", "DUET_NATS_URL")
+    ours = ("MAILBOX_", "DUET_PORT_BASE", "DUET_DATA", "DUET_NATS_URL", "DUET_BROKER_SYNC")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes + ours)}
     return {**kept, "XDG_STATE_HOME": str(folder / "state"), "PYTHONSAFEPATH": "1"}
 

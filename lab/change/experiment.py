@@ -16,13 +16,13 @@ from pathlib import Path
 from lab.change.found import Changed, Deployment, Fate, Found, compare
 from lab.change.live import Live, live
 from lab.change.scenarios import CHECKOUT_FIRST, Arm, Scenario
-from lab.change.traffic import Sent, Traffic, completions
 from lab.change.tree import Tree, together
 from lab.client import open_client
 from lab.coupling.knowledge import knowledge
 from lab.coupling.observed import observe
 from lab.synced import SyncedLines
 from lab.system import BROKER, CONDUCTOR
+from lab.traffic import Sent, Traffic, completions
 
 
 @dataclass(frozen=True)

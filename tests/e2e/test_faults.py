@@ -5,12 +5,9 @@ and be made good afterwards without anybody's help.
 """
 
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,8 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from lab.environment import make_environment
-from tests.support.cutting_proxy import cutting_proxy
+from lab.wire.control import set_weather
+from lab.wire.weather import CLEAR, Kind, Weather
 from tests.support.faults import (
     HEAR_SOON,
     PARTICIPANTS,
@@ -32,7 +29,7 @@ from tests.support.faults import (
     stopped,
     until,
 )
-from tests.support.system import ORDER, RESUME_SOON, ROOT, STOP_S, LiveSystem, eventually, live_system
+from tests.support.system import ORDER, RESUME_SOON, STOP_S, LiveSystem, eventually, live_system
 
 Fault = Callable[[LiveSystem, str], Any]
 
@@ -128,27 +125,27 @@ def test_outcomes_that_meet_a_locked_database_are_recorded_once_it_is_free(
     system.audit()
 
 
-@pytest.mark.parametrize("after_bytes", [0, 40], ids=["wholly", "in the middle"])
-def test_a_reply_lost_after_the_commit_makes_no_second_effect(system: LiveSystem, after_bytes: int) -> None:
+@pytest.mark.parametrize("kind", ["lose", "cut"])
+def test_a_reply_lost_after_the_commit_makes_no_second_effect(system: LiveSystem, kind: Kind) -> None:
     system.wait_ready()
-    sku = f"CUT-{after_bytes}"
+    sku = f"LOST-{kind}"
     body = {**ORDER, "lines": [{"sku": sku, "quantity": 3, "unit_price_minor": 100}]}
-    port = system.lab.port("warehouse")
-    with cutting_proxy(port, after_bytes=after_bytes) as proxy, _checkout_by(system, proxy.url):
-        with system.client("checkout") as checkout, system.client("warehouse") as warehouse:
-            proxy.cutting.set()
-            order_ids = [place(checkout, body=body, wait_s=1).json()["order_id"] for _ in range(3)]
-            for order_id in order_ids:
-                order = checkout.get(f"/checkouts/{order_id}").json()
-                assert order["steps"]["warehouse"]["status"] == "pending", order
-                done = f"/shipments/{order_id}"  # which checkout cannot know
-                eventually(partial(_is_there, warehouse, done), 10, "the shipment is there")
-            proxy.cutting.clear()
-            for order_id in order_ids:
-                assert until(checkout, order_id)["steps"]["warehouse"]["attempts"] >= 2
-            assert proxy.cut >= len(order_ids)
-            assert warehouse.get(f"/stock/{sku}").json()["allocated"] == 3 * len(order_ids)
-        system.audit()
+    before = set_weather(system.lab, "warehouse", Weather((kind,)), "rest")["rest"]
+    system.wait_ready("warehouse")
+    with system.client("checkout") as checkout, system.client("warehouse") as warehouse:
+        warehouse.base_url = f"http://127.0.0.1:{before['direct']}"  # under the weather
+        order_ids = [place(checkout, body=body, wait_s=1).json()["order_id"] for _ in range(3)]
+        for order_id in order_ids:
+            order = checkout.get(f"/checkouts/{order_id}").json()
+            assert order["steps"]["warehouse"]["status"] == "pending", order
+            done = f"/shipments/{order_id}"  # which checkout cannot know
+            eventually(partial(_is_there, warehouse, done), 10, "the shipment is there")
+        after = set_weather(system.lab, "warehouse", CLEAR, "rest")["rest"]
+        for order_id in order_ids:
+            assert until(checkout, order_id)["steps"]["warehouse"]["attempts"] >= 2
+        assert after["hit"][kind] - before["hit"][kind] >= len(order_ids)
+        assert warehouse.get(f"/stock/{sku}").json()["allocated"] == 3 * len(order_ids)
+    system.audit()
 
 
 def test_sigterm_under_load_ends_checkout_in_time_and_loses_nothing(system: LiveSystem) -> None:
@@ -169,27 +166,3 @@ def test_sigterm_under_load_ends_checkout_in_time_and_loses_nothing(system: Live
 
 def _is_there(client: httpx.Client, path: str) -> bool:
     return client.get(path).is_success
-
-
-@contextmanager
-def _checkout_by(system: LiveSystem, warehouse_url: str) -> Iterator[None]:
-    """Checkout started by hand instead of the supervised one, calling the warehouse at another URL."""
-    system.duet("stop", "checkout")
-    settings = make_environment(system.lab)["checkout"] | {"CHECKOUT_WAREHOUSE_URL": warehouse_url}
-    log = system.data.parent / "checkout-by-hand.log"
-    with log.open("ab") as target:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "checkout"],
-            stdout=target,
-            stderr=target,
-            cwd=ROOT,
-            env=system.environment | settings,
-        )
-    try:
-        ready = f"{system.lab.url('checkout')}/readyz"
-        eventually(lambda: httpx.get(ready, timeout=2, trust_env=False).is_success, 30, "checkout is ready")
-        yield
-    finally:
-        process.terminate()
-        process.wait(STOP_S)
-    system.duet("start", "checkout")

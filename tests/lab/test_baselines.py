@@ -1,57 +1,24 @@
 """The baselines are decent conductors: same calls, same checks, same answer; they only promise less."""
 
 import json
+from pathlib import Path
 
+import aiohttp
 import httpx
 import pytest
 
-from lab.baselines.naive_httpx import conduct_with
-from lab.bench.orders import prepare_orders
-from lab.bench.stub import Answers
-from lab.bench.wire import (
-    ReplyReader,
-    Request,
-)
-
-SETTINGS = {
-    f"NAIVE_{name}_{kind}": f"http://{name.lower()}" if kind == "URL" else f"token-{name.lower()}"
-    for name in ("EMAIL", "WAREHOUSE", "REWARDS")
-    for kind in ("URL", "TOKEN")
-}
+from lab.baselines.book import read_book
+from lab.baselines.conductor import conduct_with
+from tests.lab.naive import SETTINGS, FakeServices, prepared, submit
 
 
-class FakeServices:
-    """The three services as one handler: answers as the stubs do, but for the path that is told to fail."""
-
-    def __init__(self, failing: str | None = None) -> None:
-        self.answers = Answers()
-        self.commands: dict[str, dict[str, object]] = {}
-        self.tokens: set[str] = set()
-        self._failing = failing
-
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
-        path = request.url.path
-        self.commands[f"{request.url.host}{path}"] = json.loads(request.content)
-        self.tokens.add(request.headers["authorization"])
-        if path == self._failing:
-            return httpx.Response(503, json={"title": "busy"})
-        [reply] = ReplyReader().feed(self.answers.answer(Request(b"POST", path.encode(), request.content)))
-        return httpx.Response(reply.status, content=reply.body)
-
-
-async def submit(services: FakeServices, body: bytes) -> httpx.Response:
-    app = conduct_with(httpx.AsyncClient(transport=httpx.MockTransport(services)), SETTINGS)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://checkout") as client:
-        return await client.post("/checkouts", content=body, headers={"content-type": "application/json"})
-
-
-def prepared(member: bool) -> bytes:
-    return next(order.body for order in prepare_orders(seed=1) if order.member is member)
+async def place(services: FakeServices, body: bytes) -> httpx.Response:
+    return await submit(conduct_with(services.client(), SETTINGS, "NAIVE"), body)
 
 
 async def test_a_baseline_calls_all_three_services_for_a_member_and_aggregates_their_replies() -> None:
     services, body = FakeServices(), prepared(member=True)
-    response = await submit(services, body)
+    response = await place(services, body)
     told, order = response.json(), json.loads(body)
     total = sum(line["quantity"] * line["unit_price_minor"] for line in order["lines"])
     assert response.status_code == 201
@@ -70,19 +37,35 @@ async def test_a_baseline_calls_all_three_services_for_a_member_and_aggregates_t
 
 async def test_a_baseline_leaves_the_rewards_service_alone_for_others() -> None:
     services = FakeServices()
-    told = (await submit(services, prepared(member=False))).json()
+    told = (await place(services, prepared(member=False))).json()
     assert told["status"] == "completed"
     assert told["steps"]["rewards"]["status"] == "skipped"
     assert set(services.commands) == {"email/emails", "warehouse/shipments"}
 
 
-async def test_a_baseline_says_which_call_failed_and_does_not_repeat_it() -> None:
-    told = (await submit(FakeServices(failing="/shipments"), prepared(member=True))).json()
-    assert told["status"] == "needs_attention"
-    assert told["completed_at"] is None
-    assert told["steps"]["warehouse"]["status"] == "failed"
-    assert told["steps"]["warehouse"]["attempts"] == 1
-    assert told["steps"]["email"]["status"] == "succeeded"
+async def test_a_baseline_tells_of_a_failed_call_by_a_502_though_the_others_had_their_effect() -> None:
+    services = FakeServices(failing="/shipments")
+    response = await place(services, prepared(member=True))
+    assert response.status_code == 502
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["type"].endswith("/call-failed")
+    assert services.calls == 3
+    assert {path: len(ids) for path, ids in services.effects.items()} == {
+        "/emails": 1,
+        "/shipments": 0,
+        "/balances": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "error", [httpx.ConnectError("refused"), aiohttp.ClientPayloadError("cut"), ConnectionResetError()]
+)
+async def test_a_baseline_takes_whatever_breaks_a_call_for_a_failed_one(error: Exception) -> None:
+    async def broken(_: httpx.Request) -> httpx.Response:
+        raise error
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(broken))
+    assert (await submit(conduct_with(client, SETTINGS, "NAIVE"), prepared(member=True))).status_code == 502
 
 
 @pytest.mark.parametrize(
@@ -96,6 +79,27 @@ async def test_a_baseline_says_which_call_failed_and_does_not_repeat_it() -> Non
 )
 async def test_a_baseline_checks_the_order_before_it_calls_anybody(change: dict[str, object]) -> None:
     services = FakeServices()
-    response = await submit(services, json.dumps({**json.loads(prepared(member=True)), **change}).encode())
+    response = await place(services, json.dumps({**json.loads(prepared(member=True)), **change}).encode())
     assert response.status_code == 422
     assert not services.commands
+
+
+async def test_a_baseline_makes_another_order_of_a_repeat_under_the_same_key(tmp_path: Path) -> None:
+    services, file = FakeServices(failing="/shipments"), tmp_path / "book"
+    app = conduct_with(services.client(), {**SETTINGS, "NAIVE_BOOK": str(file)}, "NAIVE")
+    assert (await submit(app, prepared(member=True), "a key")).status_code == 502
+    services.failing = None
+    assert (await submit(app, prepared(member=True), "a key")).status_code == 201
+    await submit(app, prepared(member=True))
+    first, second, _ = services.effects["/emails"]
+    assert first != second
+    assert services.effects["/shipments"][0] == second
+    assert read_book(file) == {"a key": [first, second]}
+    assert len(file.read_text().splitlines()) == 3
+
+
+def test_the_book_reads_whole_lines_with_a_key_only_and_nothing_where_there_is_none(tmp_path: Path) -> None:
+    assert read_book(tmp_path / "none") == {}
+    file = tmp_path / "book"
+    file.write_text("one a b\ntwo \nthree a b\nfour c\nfive torn")
+    assert read_book(file) == {"a b": ["one", "three"], "c": ["four"]}

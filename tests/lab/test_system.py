@@ -60,6 +60,8 @@ def test_services_are_discovered_with_checkout_first_and_the_rest_by_port(tmp_pa
         'name = "a"\nport = 8022',
         'name = "a b"\nport = 8001',
         'name = "a"\nport = 8001\nbroker = true',
+        'name = "a"\nport = 8001\ncalls = "email"',
+        'name = "a"\nport = 8001\ncalls = [1]',
         "{",
     ],
 )
@@ -163,6 +165,24 @@ def test_the_conductor_is_told_where_the_services_are_and_they_know_only_its_tok
     assert tokens.conductor("tax") not in told["email"].values()
     assert "CHECKOUT_CALLER_KEYS" not in told["checkout"]
     assert make_environment(system, "null")["email"]["EMAIL_SMTP_URL"] == "null:"
+
+
+def test_a_service_that_names_whom_it_calls_is_told_of_these_alone(tmp_path: Path) -> None:
+    describe(tmp_path, "checkout", 'name = "checkout"\nport = 8000\ncalls = []\n')
+    describe(tmp_path, "email_svc", 'name = "email"\nport = 8001\n')
+    describe(tmp_path, "tax_svc", 'name = "tax"\nport = 8004\ncalls = ["email"]\n')
+    system = System(tmp_path / "data", 18000, discover_services(tmp_path))
+    system.data.mkdir()
+    folder.make_tokens(system)
+    folder.make_broker_passwords(system, ())
+    told = make_environment(system)
+    assert told["tax"]["TAX_EMAIL_URL"] == "http://127.0.0.1:18001"
+    assert told["tax"]["TAX_EMAIL_TOKEN"] == told["email"]["EMAIL_CONDUCTOR_TOKEN"]
+    assert not [name for name in told["checkout"] if name.endswith(("EMAIL_URL", "TAX_URL", "EMAIL_TOKEN"))]
+
+    (tmp_path / "tax_svc" / "service.toml").write_text('name = "tax"\nport = 8004\ncalls = ["mail"]\n')
+    with pytest.raises(LabError, match="there is no service mail"):
+        make_environment(System(system.data, 18000, discover_services(tmp_path)))
 
 
 def test_each_service_is_told_its_own_login_at_the_broker_and_checkout_whom_to_wait_for(

@@ -125,3 +125,15 @@ async def test_a_schema_that_is_new_enough_costs_no_child_process(
 async def test_what_went_wrong_in_the_child_process_is_told(package: Path, sqlite_url: str) -> None:
     with pytest.raises(MigrationError, match="not a service of this project"):
         await ensure_migrated(package, "THINGS_", sqlite_url)
+
+
+def test_a_service_without_migrations_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(migrate, "__file__", str(tmp_path / "servicekit" / "migrate.py"))
+    (tmp_path / "plain_svc").mkdir()
+    (tmp_path / "plain_svc" / "service.toml").write_text('name = "plain"\nport = 8005\n')
+    assert migrate._main(["plain_svc"]) == 0
+    (tmp_path / "plain_svc" / "migrations").mkdir()
+    assert migrate._main(["plain_svc"]) == 2
+    assert "PLAIN_DATABASE_URL" in capsys.readouterr().err

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 
+from lab.wire.control import read_weather, set_weather
+from lab.wire.weather import CLEAR
 from tests.support.system import ORDER, LiveSystem, eventually
 
 PARTICIPANTS = ("email", "warehouse", "rewards")
@@ -58,10 +60,12 @@ def locked(system: LiveSystem, name: str) -> Iterator[None]:
 
 
 def make_whole(system: LiveSystem) -> None:
-    """Start what a failed test left stopped, and resume what it left paused."""
+    """Start what a failed test left stopped, resume what it left paused, and end its weather."""
     for name, row in system.rows().items():
         if verb := {"stopped": "start", "paused": "resume"}.get(row["state"]):
             system.duet(verb, name)
+    for name in read_weather(system.lab):
+        set_weather(system.lab, name, CLEAR)
 
 
 def place(

@@ -1,16 +1,19 @@
-"""Orders that keep coming while a system is changed: open loop, each placed as a careful client does.
+"""Orders that keep coming while a system is changed or broken: open loop, each from a careful client.
 
 An order leaves at its intended time, whatever became of those before; if its first try is not accepted it is
-tried again under the same key, for a minute at most. It refuses to forget: an id is on disk before it counts.
+tried again under the same key, for as long as the client's patience lasts. Where a file is given it refuses
+to forget: an id is on disk before it counts.
 """
 
 import asyncio
 import json
 import time
 import uuid
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import httpx
 
@@ -24,26 +27,40 @@ MOST_IN_FLIGHT = 400
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One order: when it was to leave, in seconds since 1970, and whether its first try was accepted.
+    """One order: its number, its key, when it was to leave (seconds since 1970), and how many tries it took.
 
-    `order_id` is None where none was: `trouble` says why.
+    `order_id` is None where none was accepted: `trouble` says why.
     """
 
+    number: int
+    key: str
     intended: float
-    at_first_try: bool
+    tries: int
     order_id: str | None
     trouble: str = ""
+
+    @property
+    def at_first_try(self) -> bool:
+        """Whether its first try was accepted."""
+        return self.order_id is not None and self.tries == 1
 
 
 @dataclass
 class Traffic:
-    """Orders of one style, `rate` a second, from `start` to `stop`. `lag_s` is how late it was at worst."""
+    """Orders, `rate` a second, from `start` to `stop`. `lag_s` is how late it was at worst.
+
+    `style` is what is asked for by name; None: nothing is. `order` and `key` make the body and the
+    Idempotency-Key of an order from its number, counted from 0.
+    """
 
     client: httpx.AsyncClient
     url: str
-    style: str
+    style: str | None
     rate: float
-    accepted: SyncedLines
+    accepted: SyncedLines | None = None
+    patience: Patience = PATIENCE
+    order: Callable[[int], Mapping[str, Any]] = mixed_order
+    key: Callable[[int], str] = lambda _: str(uuid.uuid4())
     sent: list[Sent] = field(default_factory=list)
     lag_s: float = 0.0
     _task: asyncio.Task[None] | None = None
@@ -88,16 +105,24 @@ class Traffic:
             slots.release()
 
     async def _send(self, number: int, intended: float) -> Sent:
-        headers = {"Idempotency-Key": f'"{uuid.uuid4()}"', "Prefer": "respond-async"}
-        body = json.dumps(mixed_order(number)).encode()
-        call = Call("POST", f"{self.url}/checkouts", lambda _: headers, {"style": self.style}, body)
+        key, tries = self.key(number), 0
+
+        def headers(count: int) -> Mapping[str, str]:
+            nonlocal tries
+            tries = count
+            return {"Idempotency-Key": f'"{key}"', "Prefer": "respond-async"}
+
+        params = {} if self.style is None else {"style": self.style}
+        body = json.dumps(self.order(number)).encode()
+        call = Call("POST", f"{self.url}/checkouts", headers, params, body)
         try:
-            answer = await send(self.client, call, PATIENCE)
-            order_id = str(expect(answer)["order_id"])
+            answer = expect(await send(self.client, call, self.patience))
         except (NoAnswerError, RefusedError) as error:
-            return Sent(intended, False, None, str(error))
-        await self.accepted.add(order_id)
-        return Sent(intended, answer.tries == 1, order_id)
+            return Sent(number, key, intended, tries, None, str(error))
+        order_id = str(answer["order_id"])
+        if self.accepted is not None:
+            await self.accepted.add(order_id)
+        return Sent(number, key, intended, tries, order_id)
 
 
 def completions(orders: list[dict[str, object]]) -> dict[str, float | None]:

@@ -1,0 +1,1 @@
+"""The `checkout` of the naive conductor's tree."""

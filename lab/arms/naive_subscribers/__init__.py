@@ -1,0 +1,1 @@
+"""The `subscribers` of the naive publisher's tree."""
