@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TESTS := -n 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup run test check chaos bench changes clean lock
+.PHONY: help setup run test check chaos bench compare faults changes clean lock
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,15 +26,22 @@ chaos: .venv/.test-stamp ## the longest fault tests: kills, wipes, the broker's 
 bench: setup ## the conductor, durable, beside two that are not
 	@$(BIN)/duet bench conductor
 
+compare: setup ## both styles compared, everything: capacity, service times, ablations (some 35 minutes)
+	@$(BIN)/duet compare --full --decision --out .lab/report
+
+faults: setup ## the fault matrix on four arms (some 25 minutes)
+	@$(BIN)/duet faults --out .lab/report
+
 changes: setup ## carry out every change scenario in each style (a quarter of an hour)
-	@$(BIN)/duet change all --out .change/report
+	@$(BIN)/duet change all --out .lab/report
 
 clean: ## remove the environment, caches and the default data folder
-	@rm -rf .venv .duet .pytest_cache .mypy_cache .ruff_cache .hypothesis .bench .change && find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@rm -rf .venv .duet .pytest_cache .mypy_cache .ruff_cache .hypothesis .bench .change .lab .venv-locust && find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock: ## pin the dependencies anew (needs uv)
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group build pyproject.toml -o requirements.lock
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group build --group test pyproject.toml -c requirements.lock -o requirements-test.lock
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header loadtest/requirements.in -o loadtest/requirements.lock
 
 .venv/.run-stamp: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.x")'

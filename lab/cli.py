@@ -6,6 +6,7 @@ from lab import (
     audit,
     bench,
     change,
+    compare,
     control,
     dlq,
     faults,
@@ -14,6 +15,7 @@ from lab import (
     participant,
     repair,
     stuck,
+    timeline,
     up,
 )
 from lab.errors import OneLineErrors
@@ -23,7 +25,24 @@ app = typer.Typer(
     cls=OneLineErrors,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="One checkout, orchestrated and choreographed: start it, load it, break it, audit it.",
+    help="One checkout, orchestrated and choreographed: start it, load it, break it, audit it, compare it.",
 )
-for part in (up, control, order, audit, stuck, repair, participant, dlq, listen, bench, change, wire, faults):
+PARTS = (
+    up,
+    control,
+    wire,
+    order,
+    timeline,
+    audit,
+    stuck,
+    repair,
+    participant,
+    dlq,
+    listen,
+    bench,
+    compare,
+    faults,
+    change,
+)
+for part in PARTS:
     part.register(app)

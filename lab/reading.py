@@ -111,8 +111,15 @@ async def read_effects(
     client: httpx.AsyncClient, system: System, service: str, patience: Patience
 ) -> list[Effect]:
     """All effects of one service, in the order in which it recorded them."""
-    headers = bearer(system.tokens().operator)
-    call = Call("GET", f"{system.url(service)}/effects", headers, {"limit": EFFECTS_A_PAGE})
+    url = f"{system.url(service)}/effects"
+    return await read_effects_at(client, service, url, system.tokens().operator, patience)
+
+
+async def read_effects_at(
+    client: httpx.AsyncClient, service: str, url: str, token: str, patience: Patience
+) -> list[Effect]:
+    """All effects that `url` pages through, as above; `service` is what errors call it."""
+    call = Call("GET", url, bearer(token), {"limit": EFFECTS_A_PAGE})
     return [
         _parse_effect(service, told)
         async for page in pages(client, call, "effects", patience)

@@ -24,7 +24,7 @@ from lab.bench.connections import Connections, Due
 from lab.bench.generator import DRAIN_TIMEOUT_S, cpu_seconds
 from lab.bench.intervals import quantiles
 from lab.bench.lone import Lone, LonePlan, run_lone
-from lab.bench.orders import PreparedOrder, encode_order, prepare_orders, read_accepted
+from lab.bench.orders import Origin, PreparedOrder, encode_order, prepare_orders, read_accepted
 from lab.bench.wire import Reply
 
 CONNECTIONS = 256  # orders beyond so many in flight wait for one, and that counts as latency
@@ -36,6 +36,7 @@ class OpenPlan:
     """Orders of one style at `rate` a second, Poisson from the seed, for `warm_up_s` and then `measured_s`.
 
     `processes` are the process ids whose CPU time is wanted, by name; `file` is where each order's row goes.
+    `host`, `path` and `token` are for a checkout service of somebody else's; `prefer` is how long to wait.
     """
 
     port: int
@@ -46,6 +47,15 @@ class OpenPlan:
     seed: int
     processes: dict[str, int]
     file: str
+    host: str = "127.0.0.1"
+    path: str = ""
+    token: str | None = None
+    prefer: str = "respond-async"
+
+    @property
+    def origin(self) -> Origin:
+        """Where the orders go."""
+        return Origin(self.host, self.port, self.path, self.token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +64,7 @@ class Arrivals:
 
     `due` orders were to leave in all; `lag_ms` is how late the generator itself was. `cpu_s` are CPU seconds
     within the measured time: of the plan's processes, the `generator`, and all `others` together. The file
-    holds a JSON array of [order id, intended time in seconds since 1970, ack latency in ms].
+    holds a JSON array of [order id, intended time in seconds since 1970, ack latency in ms, of a member].
     """
 
     opens_at: float
@@ -70,7 +80,7 @@ class Tally:
     """What has been answered so far: a row for each accepted order, a count for each kind of trouble."""
 
     def __init__(self, style: str, due: int) -> None:
-        self.rows: list[tuple[str, float, float]] = []
+        self.rows: list[tuple[str, float, float, bool]] = []
         self.errors: Counter[str] = Counter()
         self.all_answered = asyncio.Event()
         self.wall_offset_s = time.time() - time.perf_counter()  # to seconds since 1970
@@ -86,7 +96,7 @@ class Tally:
         if order_id is None:
             self.errors[str(problem)] += 1
         else:
-            self.rows.append((order_id, due.intended + self.wall_offset_s, took_ms))
+            self.rows.append((order_id, due.intended + self.wall_offset_s, took_ms, due.member))
         self._left -= 1
         if self._left == 0:
             self.all_answered.set()
@@ -113,7 +123,7 @@ async def run_open(plan: OpenPlan, orders: Sequence[PreparedOrder]) -> Arrivals:
     tally = Tally(plan.style, len(times))
     connections = Connections(tally.hear)
     lags_ms: list[float] = []
-    await connections.open(plan.port, CONNECTIONS)
+    await connections.open(plan.port, CONNECTIONS, plan.host)
     start = time.perf_counter() + LEAD_S
     opens_at = start + plan.warm_up_s
 
@@ -122,8 +132,9 @@ async def run_open(plan: OpenPlan, orders: Sequence[PreparedOrder]) -> Arrivals:
             intended = start + at
             await asyncio.sleep(max(intended - time.perf_counter(), 0))  # replies are read even when late
             lags_ms.append((time.perf_counter() - intended) * 1000)
-            body = orders[number % len(orders)].body
-            connections.send(Due(intended, encode_order(plan.port, plan.style, body, "respond-async")))
+            order = orders[number % len(orders)]
+            request = encode_order(plan.origin, plan.style, order.body, plan.prefer)
+            connections.send(Due(intended, request, order.member))
 
     async def measure_cpu() -> dict[str, float]:
         await asyncio.sleep(opens_at - time.perf_counter())

@@ -17,10 +17,11 @@ CONNECT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """One order on its way: when it was to leave, by `time.perf_counter`, and as what."""
+    """One order on its way: when it was to leave, by `time.perf_counter`, as what, and of a member or not."""
 
     intended: float
     request: bytes
+    member: bool = False
 
 
 Answered = Callable[[Due, Reply | None, str | None], None]
@@ -38,12 +39,12 @@ class Connections:
         self._idle: list[_Connection] = []
         self._waiting: deque[Due] = deque()  # at most what the plan holds
 
-    async def open(self, port: int, count: int) -> None:
+    async def open(self, port: int, count: int, host: str = "127.0.0.1") -> None:
         """Connect `count` times. Raises OSError if nothing listens."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             for _ in range(count):
-                await loop.create_connection(lambda: _Connection(self), "127.0.0.1", port)
+                await loop.create_connection(lambda: _Connection(self), host, port)
 
     def send(self, due: Due) -> None:
         """Send an order now, or once a connection is free."""

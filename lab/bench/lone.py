@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lab.bench.connections import Connections, Due
 from lab.bench.generator import DRAIN_TIMEOUT_S
-from lab.bench.orders import PreparedOrder, encode_order, read_accepted
+from lab.bench.orders import Origin, PreparedOrder, encode_order, read_accepted
 from lab.bench.wire import Reply
 
 WAIT_S = 10
@@ -52,6 +52,7 @@ async def run_lone(plan: LonePlan, orders: Sequence[PreparedOrder]) -> Lone:
     def hear(_: Due, answer: Reply | None, slug: str | None) -> None:
         reply.set_result((answer, slug))
 
+    origin = Origin("127.0.0.1", plan.port)
     connections = Connections(hear)
     await connections.open(plan.port, 1)
     try:
@@ -59,7 +60,7 @@ async def run_lone(plan: LonePlan, orders: Sequence[PreparedOrder]) -> Lone:
             reply = loop.create_future()
             body = orders[number % len(orders)].body
             sent_at = time.perf_counter()
-            due = Due(sent_at, encode_order(plan.port, plan.style, body, f"wait={WAIT_S}"))
+            due = Due(sent_at, encode_order(origin, plan.style, body, f"wait={WAIT_S}"))
             connections.send(due)
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
                 answer, slug = await reply

@@ -62,14 +62,30 @@ def _prepare(chance: random.Random, number: int, member: bool) -> PreparedOrder:
     return PreparedOrder(orjson.dumps(order), member)
 
 
-def encode_order(port: int, style: str, body: bytes, prefer: str) -> bytes:
-    """One order's request, with an Idempotency-Key of its own."""
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a checkout service takes orders: host, port, what comes before `/checkouts`, a token."""
+
+    host: str
+    port: int
+    path: str = ""
+    token: str | None = None
+
+
+def encode_order(origin: Origin, style: str, body: bytes, prefer: str) -> bytes:
+    """One order's request, with an Idempotency-Key of its own; an empty style leaves it to the service."""
     headers = {"Idempotency-Key": f'"{uuid.uuid4()}"', "Prefer": prefer}
-    return encode_request("POST", f"/checkouts?style={style}", port, body, headers=headers)
+    path = f"{origin.path}/checkouts" + (f"?style={style}" if style else "")
+    return encode_request(
+        "POST", path, origin.port, body, token=origin.token, headers=headers, host=origin.host
+    )
 
 
 def read_accepted(reply: Reply, style: str) -> tuple[str | None, str | None]:
-    """The id of the order that a reply accepts; or None, and the slug of what is wrong with it."""
+    """The id of the order that a reply accepts; or None, and the slug of what is wrong with it.
+
+    An empty `style` accepts any.
+    """
     if reply.status not in ACCEPTED:
         return None, f"status-{reply.status}"
     try:
@@ -77,4 +93,4 @@ def read_accepted(reply: Reply, style: str) -> tuple[str | None, str | None]:
         order_id, told = checkout["order_id"], checkout["style"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None, "not-a-checkout"
-    return (order_id, None) if told == style else (None, "other-style")
+    return (order_id, None) if style in ("", told) else (None, "other-style")

@@ -107,9 +107,11 @@ def encode_request(
     body: bytes = b"",
     token: str | None = None,
     headers: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1",
 ) -> bytes:
-    """One request to 127.0.0.1:`port` that keeps the connection open; a body is JSON."""
-    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\n"
+    """One request to `host`:`port` that keeps the connection open; a body is JSON."""
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    head = f"{method} {path} HTTP/1.1\r\nHost: {authority}\r\nAccept: application/json\r\n"
     for name, value in (headers or {}).items():
         head += f"{name}: {value}\r\n"
     if token is not None:

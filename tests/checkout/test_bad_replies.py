@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import orjson
 import pytest
+from httpx_aiohttp import AiohttpTransport
 from prometheus_client import CollectorRegistry
 
 from checkout.clients import ServiceClient, Told, http_transport
@@ -87,15 +89,24 @@ def drip(first: bytes, piece: bytes) -> Behaviour:
 
 async def tell_for_real(url: str, **given: Any) -> Told:
     settings = settings_for("sqlite:///unused.db", call_max_attempts=1, call_timeout_s=0.15, **given)
-    async with http_transport(8) as transport:
+    async with http_transport(8, settings.http_pool) as transport:
         client = ServiceClient("email", url, "token", transport, settings, CallMetrics(CollectorRegistry()))
         return await client.tell("/emails", {"order_id": "o1"}, ConfirmationReply, lambda slug: None)
 
 
-async def test_a_whole_reply_over_a_socket_is_a_success() -> None:
+@pytest.mark.parametrize("pool", ["aiohttp", "httpx"])
+async def test_a_whole_reply_over_a_socket_is_a_success(pool: str) -> None:
     async with serving(write(WHOLE)) as url:
-        told = await tell_for_real(url)
+        told = await tell_for_real(url, http_pool=pool)
     assert (told.attempts, told.error) == (1, None)
+
+
+def test_the_pool_is_aiohttp_s_unless_measuring_asks_for_httpx_s_own() -> None:
+    assert isinstance(http_transport(8), AiohttpTransport)
+    own = http_transport(8, "httpx")
+    assert isinstance(own, httpx.AsyncHTTPTransport)
+    assert not isinstance(own, AiohttpTransport)
+    assert (own._pool._max_connections, own._pool._max_keepalive_connections) == (8, 8)
 
 
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"

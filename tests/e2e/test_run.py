@@ -7,6 +7,7 @@ from typing import Any
 
 import psutil
 
+from lab.story import DEEDS
 from tests.support.system import PROCESSES, LiveSystem, eventually, live_system
 
 STYLES = ("orchestration", "choreography")
@@ -28,6 +29,7 @@ def test_in_each_style_an_order_becomes_a_mail_a_shipment_and_points_and_sigterm
             _expect_one_mail(system, order)
             _expect_shipment(system, order, number)
             _expect_points(system, order, number)
+            _expect_story(system, order)
         assert system.audit()["exactly_once"] == 6
         _expect_end_that_leaves_nothing(system, signal.SIGTERM)
 
@@ -89,3 +91,14 @@ def _expect_points(system: LiveSystem, order: dict[str, Any], number: int) -> No
         assert [entry["points"] for entry in entries] == [43] * number
         assert order["order_id"] in {entry["order_id"] for entry in entries}
         assert found["points"] == 43 * number
+
+
+def _expect_story(system: LiveSystem, order: dict[str, Any]) -> None:
+    """What each service did lies between acceptance and what checkout knows of it."""
+    story = json.loads(system.duet("timeline", order["order_id"], "--json"))
+    happened = [(event["who"], event["what"].split(" as ")[0]) for event in story["events"]]
+    assert happened[0][1].startswith("accepted")
+    for name, deed in DEEDS.items():
+        assert happened.index((name, deed)) < happened.index(("checkout", f"knows {name}"))
+        assert story["services"][name]["verdict"] == "exactly_once"
+    assert (story["status"], story["waits_for"]) == ("completed", [])

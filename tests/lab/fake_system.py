@@ -149,6 +149,8 @@ class FakeSystem:
         if path == "/effects":
             shown = [{"order_id": order_id, "at": at} for order_id, at in self.effects[service]]
             return self._page(request, "effects", shown)
+        if request.method == "GET":
+            return self._record(service, path)
         assert (request.method, path) == ("POST", COMMAND_PATHS[service])
         return self._perform(service, json.loads(request.content))
 
@@ -219,6 +221,15 @@ class FakeSystem:
         if command["order_id"] not in known:
             self.effects[service].append((command["order_id"], LATER))
         return httpx.Response(201, json={"order_id": command["order_id"]})
+
+    def _record(self, service: str, path: str) -> httpx.Response:
+        order_id = path.rpartition("/")[2]
+        assert path == f"{COMMAND_PATHS[service]}/{order_id}"
+        if order_id not in {known for known, _ in self.effects[service]}:
+            return _problem(404, "There is nothing here")
+        delivered = {"delivery": "sent", "delivered_at": LATER, "attempts": 2, "to": "ada@example.com"}
+        prepared = {"state": "preparing", "prepared_at": EFFECT_AT, "changed_at": EFFECT_AT}
+        return httpx.Response(200, json={"email": delivered, "warehouse": prepared}[service])
 
     def _page(self, request: httpx.Request, key: str, items: list[dict[str, Any]]) -> httpx.Response:
         start = int(request.url.params.get("cursor", "0"))

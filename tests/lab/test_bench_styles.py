@@ -114,11 +114,11 @@ async def test_every_order_is_answered_once_and_has_a_row(tmp_path: Path) -> Non
         plan = open_plan(fake.port, tmp_path)
         found = await run_open(plan, ORDERS)
     rows = json.loads((tmp_path / "rows").read_bytes())
-    assert found.due == found.accepted == len(rows) == len({order_id for order_id, _, _ in rows})
+    assert found.due == found.accepted == len(rows) == len({order_id for order_id, *_ in rows})
     assert found.errors == {}
     assert found.due == len(intended_times(plan.rate, 0.5, plan.seed))
     assert set(fake.paths) == {b"/checkouts?style=orchestration"}
-    assert all(found.opens_at <= intended < found.closes_at for _, intended, _ in rows)
+    assert all(found.opens_at <= intended < found.closes_at for _, intended, *_ in rows)
     assert set(found.cpu_s) == {"generator", "others"}
     assert found.lag_ms["p50"] <= found.lag_ms["max"]
 
@@ -131,7 +131,7 @@ async def test_a_stall_of_the_server_shows_in_most_orders_that_were_due_meanwhil
         fake.stalled_until = asyncio.get_running_loop().time() + arrivals.LEAD_S + 0.5
         found = await run_open(open_plan(fake.port, tmp_path), ORDERS)
     rows = json.loads((tmp_path / "rows").read_bytes())
-    slow = [ack_ms for _, _, ack_ms in rows if ack_ms > 100]
+    slow = [ack_ms for _, _, ack_ms, _ in rows if ack_ms > 100]
     assert len(slow) > 0.5 * found.due
     assert max(slow) > 350
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import prometheus_client
@@ -44,7 +45,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     (root / "checkout").mkdir()
     (root / "checkout" / "service.toml").write_text('name = "checkout"\nport = 8000\n')
     monkeypatch.setenv("DUET_ROOT", str(root))
-    for name in ("DUET_NATS_USER", "DUET_NATS_PASSWORD", "DUET_NATS_CA"):
+    for name in ("DUET_NATS_USER", "DUET_NATS_PASSWORD", "DUET_NATS_CA", broker.SYNC):
         monkeypatch.delenv(name, raising=False)
     made = System(tmp_path / "data", free_port_base())
     made.data.mkdir()
@@ -114,6 +115,32 @@ async def test_a_broker_that_syncs_now_and_then_is_refused(system: System, bench
     async with running_broker(system, bench):
         with pytest.raises(LabError, match="does not sync"):
             await broker.prove_durable(system)
+
+
+async def test_a_broker_that_is_asked_not_to_sync_runs_for_measuring_only(
+    system: System, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUET_BROKER_SYNC", "default")
+    assert broker.make_files(system)
+    assert broker.syncs(system) is False
+    async with running_broker(system, bench):
+        await broker.prove_durable(system)
+        monkeypatch.delenv("DUET_BROKER_SYNC")
+        with pytest.raises(LabError, match="does not sync"):
+            await broker.prove_durable(system)
+    assert broker.make_files(system)
+
+
+@pytest.mark.parametrize(
+    ("asked", "nats_url", "said"),
+    [("off", None, "give always, or default"), ("default", "nats://127.0.0.1:1", "the system's own broker")],
+)
+def test_how_the_broker_syncs_is_always_or_default_and_another_s_is_its_own_matter(
+    system: System, monkeypatch: pytest.MonkeyPatch, asked: str, nats_url: str | None, said: str
+) -> None:
+    monkeypatch.setenv("DUET_BROKER_SYNC", asked)
+    with pytest.raises(LabError, match=said):
+        broker.syncs(replace(system, nats_url=nats_url))
 
 
 async def test_no_broker_at_all_is_no_proof(system: System) -> None:

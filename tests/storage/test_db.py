@@ -334,6 +334,16 @@ async def test_a_sqlite_commit_is_synced_in_full_and_readers_cannot_write(sqlite
             await database.read(lambda c: c.exec_driver_sql("CREATE TABLE t (x INTEGER)"))
 
 
+async def test_without_sync_a_sqlite_commit_waits_for_no_disk_and_postgresql_is_refused(
+    sqlite_url: str,
+) -> None:
+    async with Database(sqlite_url, timeout_s=1, sync="off") as database:
+        assert await database.write(lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar()) == 0
+        assert await database.write(lambda c: c.exec_driver_sql("PRAGMA journal_mode").scalar()) == "wal"
+    with pytest.raises(ValueError, match="is for SQLite"):
+        Database("postgresql+psycopg://nobody@127.0.0.1:1/none", timeout_s=1, sync="off")
+
+
 async def test_a_database_told_to_hurry_gives_up_for_good_at_the_first_trouble(sqlite_url: str) -> None:
     def select_one(connection: Connection) -> Any:
         return connection.exec_driver_sql("SELECT 1").scalar()

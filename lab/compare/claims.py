@@ -1,0 +1,188 @@
+"""Published claims about the two styles, each held against what was measured here.
+
+It says on which clock a claim holds, and why; a claim whose figures are undecided is not decided.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lab.compare.arms import CHOREOGRAPHY, ORCHESTRATION, Arm, both_styles
+from lab.compare.capacity import Capacity
+from lab.compare.rig import Load
+from lab.compare.scenarios import Measured, Scenario
+from lab.compare.simulated import simulated
+from lab.compare.verdicts import EQUIVALENT, UNDECIDED, Figure, Kind, judge
+
+YES, NO, PARTLY, OPEN = "yes", "no", "partly", "not decided"
+ERRORS, ONE_WORKER, THREE_WORKERS, UNEQUAL = "errors", "one-worker", "three-workers", "unequal"
+FINISHED, HANDED_IN = "orchestration, finished", "choreography, 202"
+WORK_PER_S = 100  # of one worker that takes 10 ms an item
+LOAD_SHARE = 0.6
+P95 = Kind("ack_p95", "ack latency, p95", "ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim, what was found, and whether it holds here; `clock` is what `found` was read from."""
+
+    name: str
+    source: str
+    claim: str
+    found: str
+    holds: str
+    clock: str
+    why: str
+
+    def as_document(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+def scenarios(load: Load, rounds: int) -> list[Scenario]:
+    """What has to be measured besides the two styles as they are."""
+    names = ("email", "warehouse", "rewards")
+    one, three = ({name: str(n * WORK_PER_S) for name in names} for n in (1, 3))
+    unequal = (
+        Arm(FINISHED, ORCHESTRATION, prefer="wait=30"),
+        Arm(HANDED_IN, CHOREOGRAPHY, prefer="respond-async"),
+    )
+
+    def workers(name: str, title: str, capacity: Mapping[str, str], rate: float) -> Scenario:
+        what = f"each service does {capacity['email']} items a second, at {LOAD_SHARE:.0%} of that load"
+        its_load = Load(rate, load.warm_up_s, load.measured_s)
+        arms = both_styles(simulated(capacity=capacity))
+        return Scenario(name, title, what, arms, its_load, rounds, fresh=False)
+
+    failing = {"warehouse": "1%"}
+    return [
+        Scenario(
+            ERRORS,
+            "One call in a hundred fails",
+            "the warehouse fails one try in a hundred",
+            both_styles(simulated(error_rate=failing)),
+            load,
+            rounds,
+            fresh=False,
+            error_rate=failing,
+        ),
+        workers(ONE_WORKER, "One worker a service", one, WORK_PER_S * LOAD_SHARE),
+        workers(THREE_WORKERS, "Three workers a service", three, 3 * WORK_PER_S * LOAD_SHARE),
+        Scenario(
+            UNEQUAL,
+            "A 202 beside a finished order",
+            "orchestration is asked to wait until all is done, choreography only to take the order",
+            unequal,
+            load,
+            rounds,
+            fresh=False,
+        ),
+    ]
+
+
+def judge_claims(bare: Measured, capacity: Capacity, extra: Mapping[str, Measured]) -> list[Claim]:
+    """Every claim, from the two styles as they are and the scenarios above, by their names."""
+    return [
+        _gagnidze(bare, capacity, extra[ERRORS]),
+        _kyriakakis(extra[ONE_WORKER], extra[THREE_WORKERS]),
+        _p95(bare, extra[UNEQUAL]),
+    ]
+
+
+def _gagnidze(bare: Measured, capacity: Capacity, errors: Measured) -> Claim:
+    ack, done, cpu = (_figure(bare, slug) for slug in ("ack_p50", "completion_p50", "cpu"))
+    turned_away = {
+        style: sum(w.turned_away + sum(w.errors.values()) for w in errors.windows if w.arm == style)
+        for style in (ORCHESTRATION, CHOREOGRAPHY)
+    }
+    votes = [_favours(each) for each in (ack, done, capacity.figure)]
+    fewer_errors = turned_away[ORCHESTRATION] > 3 * turned_away[CHOREOGRAPHY]
+    holds = _overall([*votes, YES if fewer_errors else NO])
+    found = (
+        f"{ack.sentence} {done.sentence} {capacity.figure.sentence} {cpu.sentence} Orders that clients saw "
+        f"fail while one call of the warehouse in a hundred did: {turned_away[ORCHESTRATION]} orchestrated, "
+        f"{turned_away[CHOREOGRAPHY]} choreographed."
+    )
+    return Claim(
+        "Gagnidze 2023",
+        "N. Gagnidze, Advantages of Event-Driven Architecture in Microservice Applications, SENS 2023",
+        "Events bring 14% more responsiveness, 23% more throughput and almost five times fewer errors than "
+        "REST, for about 10% more CPU.",
+        found,
+        holds,
+        "ack and completion, each named; throughput as capacity within the objective",
+        "Here both styles write the order to disk before they answer, and both retry what fails: an error of "
+        "a service is nobody's error at the client. Where REST is called without retries and an answer waits "
+        "for it, each failed call is a failed request; the difference is then the retries', not the style's.",
+    )
+
+
+def _kyriakakis(one: Measured, three: Measured) -> Claim:
+    first, second = (_figure(each, "completion_p50") for each in (one, three))
+    if UNDECIDED in (first.verdict, second.verdict):
+        holds = OPEN
+    else:
+        slower = first.ratio is not None and first.ratio.low > 1.05
+        equal = second.verdict == EQUIVALENT
+        holds = YES if slower and equal else PARTLY if slower or equal else NO
+    return Claim(
+        "Kyriakakis 2023",
+        "A. Kyriakakis, Performance Investigation of Various Microservice Architectures, NTUA, July 2023",
+        "RabbitMQ is 1.3 to 1.7 times slower than an orchestrator at one worker, and equal at three.",
+        f"One worker a service: {first.sentence} Three: {second.sentence}",
+        holds,
+        "completion, p50",
+        "There a worker is a container of a service, fed through RabbitMQ or over websockets; here it is a "
+        f"share of a simulated service that does {WORK_PER_S} items a second for each, on JetStream or HTTP. "
+        "The broker, the storage and the work differ; what is compared is the shape of the claim: does the "
+        "broker's price show with one worker, and vanish with three?",
+    )
+
+
+def _p95(bare: Measured, unequal: Measured) -> Claim:
+    windows = {
+        arm: sorted((w for w in unequal.windows if w.arm == arm), key=lambda w: w.round)
+        for arm in (FINISHED, HANDED_IN)
+    }
+    told = judge(
+        P95,
+        (FINISHED, [w.ack_ms.get("p95") for w in windows[FINISHED]]),
+        (HANDED_IN, [w.ack_ms.get("p95") for w in windows[HANDED_IN]]),
+        1,
+    )
+    ack, done = _figure(bare, "ack_p99"), _figure(bare, "completion_p99")
+    saved = 0.0 if told.ratio is None else 1 - told.ratio.point
+    unequal_holds = saved >= 0.9
+    equal_holds = all(_favours(each) == YES for each in (ack, done))
+    holds = NO if not equal_holds and not unequal_holds else PARTLY if not equal_holds else YES
+    return Claim(
+        "98% better p95",
+        "a repository that times a 202 of its choreography against a finished call of its orchestration",
+        "Choreography's p95 is 98% better.",
+        f"A 202 against a finished order: {saved:.0%} less. {told.sentence} Asked for the same: "
+        f"{ack.sentence} {done.sentence}",
+        holds,
+        "ack of the one against completion of the other; then each clock against itself",
+        "A 202 says that the order was taken, a 201 that it was carried out. The gain is what is not waited "
+        "for: an orchestrated checkout that is asked with Prefer: respond-async has it, too.",
+    )
+
+
+def _figure(measured: Measured, slug: str) -> Figure:
+    return next(each for each in measured.figures if each.kind.slug == slug)
+
+
+def _favours(figure: Figure) -> str:
+    """Whether a figure says that choreography is better."""
+    if figure.verdict == UNDECIDED:
+        return OPEN
+    return YES if figure.verdict == CHOREOGRAPHY else NO
+
+
+def _overall(votes: Sequence[str]) -> str:
+    decided = [vote for vote in votes if vote != OPEN]
+    if not decided:
+        return OPEN
+    if all(vote == YES for vote in votes):
+        return YES
+    return PARTLY if YES in decided else NO

@@ -1,0 +1,25 @@
+"""Each window's orders as CSV, so that anybody can compute another figure from what was measured."""
+
+import csv
+import re
+from pathlib import Path
+
+from lab.compare.windows import Raw
+
+HEAD = ("order_id", "intended_at", "ack_ms", "completion_ms")
+FOLDER = "rows"
+UNSAFE = re.compile(r"[^a-z0-9._-]+")
+
+
+def keep_rows(out: Path, scenario: str, raw: Raw) -> None:
+    """Write a window's orders, warm-up included; an empty completion is one that never came."""
+    folder = out / FOLDER
+    folder.mkdir(exist_ok=True)
+    name = UNSAFE.sub("-", f"{scenario}-{raw.round}-{raw.arm}".lower())
+    with (folder / f"{name}.csv").open("w", newline="") as target:
+        writer = csv.writer(target)
+        writer.writerow(HEAD)
+        for order_id, intended, ack_ms, _ in raw.rows:
+            end = raw.done.get(order_id)
+            took = "" if end is None else f"{(end - intended) * 1000:.3f}"
+            writer.writerow((order_id, f"{intended:.6f}", f"{ack_ms:.3f}", took))
