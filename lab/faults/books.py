@@ -27,8 +27,8 @@ from lab.system import System
 from lab.traffic import Sent
 
 READ = Patience(30.0)
-# Without a new effect for so long nothing comes any more from an arm that cannot be asked: under overload, and
-# with half of the exchanges failing, the longest pause between two effects was 0.6 s, and none came in 20 s more.
+# So long without a new effect: nothing comes any more from an arm that cannot be asked. Under overload the
+# longest pause between two effects was 0.6 s, and in 20 s more, as with half the exchanges failing, came none.
 STILL_S = 3.0
 POLL_S = 0.5
 POISON = {"sku": "REFUSE-ME", "quantity": 1, "unit_price_minor": 100}
