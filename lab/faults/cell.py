@@ -5,8 +5,10 @@ A cell that cannot be run says why; it is not sound then. It refuses to end with
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from lab.faults.judging import Figures, Span, judge
 from lab.faults.rush import Rush
 from lab.faults.scene import Scene
 from lab.system import CONDUCTOR, System
-from lab.traffic import Traffic
+from lab.traffic import Sent, Traffic
 
 # A try outlasts the 5 s which the naive arms themselves give a call or a publish.
 TRY_S = 6.0
@@ -33,13 +35,17 @@ LATE_S = 0.5  # of the generator: beyond it, the cell says so
 
 @dataclass(frozen=True)
 class Cell:
-    """What one arm did under one fault. `figures` is None if it was skipped, or could not be run."""
+    """What one arm did under one fault. `figures` is None if it was skipped, or could not be run.
+
+    `refusals` counts what the clients heard last who gave up.
+    """
 
     arm: Arm
     fault: Fault
     figures: Figures | None = None
     skipped: str | None = None
     trouble: str | None = None
+    refusals: Mapping[str, int] = field(default_factory=dict)
     lag_s: float = 0.0
 
     @property
@@ -52,6 +58,7 @@ class Cell:
         """What is to be said of it besides its figures."""
         notes = [self.trouble] if self.trouble else []
         notes += self.figures.wrongs if self.figures else ()
+        notes += [f"refused {count}: {why}" for why, count in self.refusals.items()]
         if self.lag_s > LATE_S:
             notes.append(f"the orders left up to {self.lag_s:.1f} s late")
         return notes
@@ -106,7 +113,17 @@ async def _run(arm: Arm, fault: Fault, seed: int, folder: Path) -> Cell:
         else:
             told = await read_naive(client, whole.system, traffic.sent, load, left_s, book)
     figures = judge(told.intentions, told.effects, told.orders, Span(began, healed), told.attempts_per_order)
-    return Cell(arm, fault, figures, lag_s=traffic.lag_s)
+    return Cell(arm, fault, figures, refusals=why_refused(traffic.sent), lag_s=traffic.lag_s)
+
+
+def why_refused(sent: Iterable[Sent]) -> dict[str, int]:
+    """What the clients that gave up heard last, in a line each, the most frequent first."""
+    heard: Counter[str] = Counter()
+    for each in sent:
+        if each.order_id is None:
+            line = each.trouble.partition("\n")[0]
+            heard[(line.partition(": ")[2] if line.startswith("POST ") else line).partition(" - ")[0]] += 1
+    return dict(heard.most_common())
 
 
 def _traffic(arm: Arm, load: Load, seed: int, system: System, client: httpx.AsyncClient) -> Traffic | Rush:

@@ -10,11 +10,11 @@ import pytest
 
 from tests.support.system import OWN_PREFIXES, ROOT
 
-RUN_S = 200.0
+RUN_S = 300.0  # twice what it takes on two idle cores, and more
 FAULTS = "warehouse-down,reply-lost"
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(330)
 def test_both_styles_outlive_faults_under_which_the_naive_arms_lose_or_double_orders(tmp_path: Path) -> None:
     env = {key: value for key, value in os.environ.items() if not key.startswith(OWN_PREFIXES)}
     done = subprocess.run(

@@ -1,11 +1,15 @@
 """The matrix of faults but for its systems: intentions judged, faults and arms chosen, cells shown."""
 
+import asyncio
+import contextlib
 import json
+import re
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +25,9 @@ from lab.errors import LabError, OneLineErrors
 from lab.faults import command, view
 from lab.faults.books import attempts, make_key, make_order, read_durable, read_naive
 from lab.faults.catalogue import Fault, Load, choose, make_faults
-from lab.faults.cell import Cell, run_cell
+from lab.faults.cell import Cell, run_cell, why_refused
 from lab.faults.judging import Figures, Intention, Span, judge
+from lab.faults.rush import Rush
 from lab.faults.scene import Scene
 from lab.ledger import COMPLETED, IN_PROGRESS, NEEDS_ATTENTION, Effect, Order, Step
 from lab.system import System
@@ -259,6 +264,43 @@ async def test_an_arm_without_books_is_read_by_the_lab_s_own_book(
     assert told.intentions[0].order_ids == {first, second}
 
 
+async def test_a_rush_sends_at_intended_times_and_hears_of_every_order_once() -> None:
+    answers = {
+        b"Intention 1": (202, b'{"order_id": "order-1"}'),
+        b"Intention 2": (503, b"{}"),
+    }
+    answered = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                [length] = re.findall(rb"(?i)content-length: (\d+)", head)
+                body = await reader.readexactly(int(length))
+                status, reply = next(
+                    (answer for mark, answer in answers.items() if mark + b'"' in body), (0, b"")
+                )
+                if status:
+                    writer.write(b"HTTP/1.1 %d Told\r\nContent-Length: %d\r\n\r\n" % (status, len(reply)))
+                    writer.write(reply)
+                if status == 503:
+                    answered.set()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        rush = Rush(port, None, 100.0, 0.2, partial(make_order, Load()), str)
+        rush.start()
+        async with asyncio.timeout(10):
+            await answered.wait()
+        await rush.stop()
+    sent = {each.number: each for each in rush.sent}
+    assert len(sent) == len(rush.sent)
+    assert (sent[1].order_id, sent[2].order_id, sent[2].trouble) == ("order-1", None, "HTTP 503")
+    assert (sent[0].trouble, sent[0].key) == ("unanswered", "0")
+    assert sent[2].intended - sent[1].intended == pytest.approx(0.01)
+
+
 async def test_a_lock_on_a_database_is_held_as_long_as_the_fault_lasts(tmp_path: Path) -> None:
     system = System(tmp_path)
     with closing(sqlite3.connect(system.database_file("warehouse"), timeout=0)) as other:
@@ -296,6 +338,14 @@ def broken_cells() -> list[Cell]:
         cell(CHOREOGRAPHY, figures=figures()),
         cell(NAIVE, figures=lost),
     ]
+
+
+def test_what_clients_heard_who_gave_up_is_counted() -> None:
+    heard = ["POST http://127.0.0.1:1/checkouts: A call failed (HTTP 502) - why", "HTTP 503", "HTTP 503"]
+    sent = [Sent(number, "k", 1.0, 1, None, trouble) for number, trouble in enumerate(heard)]
+    refusals = why_refused([*sent, Sent(3, "k", 1.0, 1, "a")])
+    assert refusals == {"HTTP 503": 2, "A call failed (HTTP 502)": 1}
+    assert cell(NAIVE, figures=figures(), refusals=refusals).notes[0] == "refused 2: HTTP 503"
 
 
 def test_only_the_durable_arms_are_judged() -> None:
