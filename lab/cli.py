@@ -14,6 +14,7 @@ from lab import (
     order,
     participant,
     repair,
+    report,
     stuck,
     timeline,
     up,
@@ -43,6 +44,7 @@ PARTS = (
     compare,
     faults,
     change,
+    report,
 )
 for part in PARTS:
     part.register(app)

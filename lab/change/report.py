@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
 from lab.change import coupling
@@ -87,7 +87,7 @@ def write(found: Sequence[Found], setting: dict[str, Any], out: Path) -> list[Pa
     pictures = out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     environment = Environment(
-        loader=PackageLoader("lab.change"),
+        loader=ChoiceLoader([PackageLoader("lab.change"), PackageLoader("lab.report")]),  # its stylesheet
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
