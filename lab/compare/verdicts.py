@@ -18,6 +18,7 @@ MARGIN = 1.05
 EQUIVALENT = "equivalent"
 UNDECIDED = "undecided"
 MOST_TOLD = 10.0  # beyond it, a smallest ratio says no more than that the run was of no use
+WILD = 100.0  # beyond it, or below one over it, digits of a ratio say nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,8 @@ class Figure:
         """The figure in words."""
         if self.ratio is None:
             return f"{self.kind.title}: {UNDECIDED}, {self.why}."
-        low, high = (f"{bound:.2f}" for bound in (self.ratio.low, self.ratio.high))
-        told = f"{self.kind.title}: {self.b} has {self.ratio.point:.2f} [{low}, {high}] times {self.a}'s"
+        low, point, high = (bound(each) for each in (self.ratio.low, self.ratio.point, self.ratio.high))
+        told = f"{self.kind.title}: {self.b} has {point} [{low}, {high}] times {self.a}'s"
         if self.verdict == UNDECIDED:
             return f"{told}: {UNDECIDED}; {self._power}."
         if self.verdict == EQUIVALENT:
@@ -118,6 +119,15 @@ def judge(
         why = "its rounds are too far apart for an interval"
         return Figure(kind, a_name, b_name, a_mean, b_mean, None, UNDECIDED, None, why)
     return Figure(kind, a_name, b_name, a_mean, b_mean, ratio, _verdict(kind, ratio, a_name, b_name), told)
+
+
+def bound(ratio: float) -> str:
+    """A ratio, or a bound of one, for people: `1.31`, `0.021`, and `over 100` where digits say nothing."""
+    if ratio > WILD:
+        return f"over {WILD:g}"
+    if ratio < 1 / WILD:
+        return f"under {1 / WILD:g}"
+    return f"{ratio:.3f}" if ratio < 0.1 else f"{ratio:.2f}"
 
 
 def smallest(ratio: Ratio) -> float:

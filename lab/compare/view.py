@@ -13,7 +13,7 @@ from lab.bench.report import say, setting_lines
 from lab.compare.ablations import Ablated
 from lab.compare.comparison import Comparison
 from lab.compare.scenarios import Measured
-from lab.compare.verdicts import EQUIVALENT, UNDECIDED, Figure
+from lab.compare.verdicts import EQUIVALENT, UNDECIDED, Figure, bound
 
 COMPARED = (
     "compared: orchestration over HTTP with choreography over JetStream, same services, same storage, "
@@ -113,7 +113,8 @@ def _ablations(found: Sequence[Ablated]) -> Table:
 def _cell(figure: Figure) -> str:
     if figure.ratio is None:
         return f"– {figure.verdict}"
-    interval = f"{figure.ratio.point:.2f} [{figure.ratio.low:.2f}, {figure.ratio.high:.2f}]"
+    low, point, high = (bound(each) for each in (figure.ratio.low, figure.ratio.point, figure.ratio.high))
+    interval = f"{point} [{low}, {high}]"
     return f"{interval} {figure.verdict}" if figure.verdict in (UNDECIDED, EQUIVALENT) else interval
 
 

@@ -1,126 +1,99 @@
-"""Writes the report: one page of HTML that needs nothing else, the same in Markdown, and a decision record.
+"""Writes the page, the same in Markdown with its pictures, and the decision record.
 
-The verdicts come first. It refuses a verdict over the styles as a whole: which figure matters is the team's
-to say.
+The same data give the same bytes. It refuses to overwrite a decision record: a team may have written in it.
 """
 
-import base64
-import gzip
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
 
 from lab.errors import LabError
-from lab.report import figures, tables
-from lab.report.data import MAKES, Data, Document, read
-
-PAGE, MARKDOWN, RECORD = "report.html", "report.md", "decision.md"
-PICTURES = "pictures"
-NOT_SAID = (
-    "It compares orchestration over HTTP with choreography over NATS JetStream, as this project builds them, "
-    "not synchronous with asynchronous in general.",
-    "All processes share one machine: no network lies between them, and two saturated cores mostly compare "
-    "CPU cost.",
-    "Absolute times hold for this machine and this disk only; ratios carry over better, and not for certain.",
-    "A verdict is about one figure: which one matters, and what a team can run and understand, it leaves open.",
-    "Orders are placed for minutes, not for months: how databases and streams grow is not measured.",
+from lab.page import environment
+from lab.plotting import as_file
+from lab.report.changed import change_section
+from lab.report.decision import record
+from lab.report.documents import Data, read
+from lab.report.measured import (
+    aa_section,
+    ablation_section,
+    capacity_section,
+    claim_section,
+    cost_section,
+    latency_section,
 )
+from lab.report.parts import Beside, Picture, Pictures, Section
+from lab.report.raw import raw_section
+from lab.report.told import not_said_section, outcomes, setting_section, what_was_compared, words_section
+from lab.report.troubled import fault_section
+from lab.report.verdicts import verdict_section
+
+TITLE = "Orchestration and choreography, compared"
+PAGE, MARKDOWN, PICTURES = "report.html", "report.md", "pictures"
+RECORD = "decision.md"
+MOST_RECORDS = 99
+QUICK, FULL = "duet compare --out DIR", "duet compare --full --out DIR"
+FAULTS, CHANGES = "duet faults --out DIR", "duet change all --out DIR"
 
 
 def write(folder: Path, *, decision: bool) -> list[Path]:
-    """Render everything into `folder`. Raises `LabError` where data are missing or cannot be written."""
+    """Write all into `folder`; the files written, the page first, without the pictures. Raises `LabError`."""
     data = read(folder)
-    pictures = figures.pictures(data.compare) if data.compare else {}
-    environment = _environment()
-    told = _told(data, pictures)
-    names = [PAGE, MARKDOWN, *([RECORD] if decision and data.compare else [])]
-    if decision and not data.compare:
-        raise LabError(f"a decision record wants a comparison: duet compare --full --out {folder}")
+    told = sections(data)
+    words = {
+        "title": TITLE,
+        "compared": what_was_compared(data),
+        "outcomes": outcomes(data),
+        "sections": told,
+    }
+    templates = environment("lab.report")
+    texts = {name: templates.get_template(name).render(words) for name in (PAGE, MARKDOWN)}
+    if decision:
+        text = templates.get_template(RECORD).render(record(data))
+        texts[_free_name(folder, text)] = text
+    pictures = {f"{PICTURES}/{each.name}": as_file(each.svg) for each in drawn(told)}
     try:
         (folder / PICTURES).mkdir(exist_ok=True)
-        for name, svg in pictures.items():
-            (folder / PICTURES / name).write_text(svg)
-        for name in names:
-            (folder / name).write_text(environment.get_template(name).render(told))
+        for name, text in {**texts, **pictures}.items():
+            (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise LabError(f"cannot write the report into {folder}: {error}") from error
-    return [*(folder / name for name in names), *(folder / PICTURES / name for name in pictures)]
+        raise LabError(f"cannot write {error.filename}: {error.strerror}") from error
+    return [folder / name for name in texts]
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("lab.report"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
-    return environment
+def sections(data: Data) -> list[Section]:
+    """All sections, in the order of the page. Raises `LabError` for a histogram that cannot be read."""
+    compare = data.compare
+    return [
+        verdict_section(compare, QUICK),
+        latency_section(compare, QUICK),
+        capacity_section(compare, FULL),
+        cost_section(compare, QUICK),
+        fault_section(data.faults, FAULTS),
+        change_section(data.changes, CHANGES),
+        ablation_section(compare, FULL),
+        aa_section(compare, FULL),
+        claim_section(compare, FULL),
+        setting_section(data),
+        not_said_section(data),
+        raw_section(data.raw),
+        words_section(),
+    ]
 
 
-def _told(data: Data, pictures: Mapping[str, str]) -> dict[str, Any]:
-    compare, faults, changes = data.compare, data.faults, data.changes
-    setting = next(each["setting"] for each in (compare, faults, changes) if each)
-    return {
-        "compare": compare,
-        "faults": faults,
-        "changes": changes,
-        "makes": MAKES,
-        "setting": setting,
-        "commands": [each["command"] for each in (compare, faults) if each],
-        "chapters": _chapters(compare, pictures) if compare else [],
-        "pictures": {name: Markup(svg) for name, svg in pictures.items()},  # noqa: S704 - made by ourselves
-        "picture_folder": PICTURES,
-        "per_order": tables.per_order(compare["scenarios"]) if compare else None,
-        "capacity": _capacity(compare),
-        "ablations": tables.ablations(compare["ablations"]) if compare and compare["ablations"] else None,
-        "matrix": tables.faults(faults) if faults else None,
-        "times": tables.fault_times(faults) if faults else None,
-        "cost_of_change": tables.changes(changes) if changes else None,
-        "not_said": NOT_SAID,
-        "downloads": [
-            {"name": f"{name}.gz", "bytes": len(content), "url": _download(content)}
-            for name, content in data.raw.items()
-        ],
-    }
-
-
-def _chapters(compare: Document, pictures: Mapping[str, str]) -> list[dict[str, Any]]:
-    """A chapter for each scenario, and one for the run of an arm against itself."""
-    found = []
-    for each, kind in [
-        *((each, "scenario") for each in compare["scenarios"]),
-        *((each, "extra") for each in compare.get("extra", [])),
-        *([(compare["aa"], "aa")] if compare["aa"] else []),
-    ]:
-        picture = figures.file_name(each["name"])
-        found.append(
-            {
-                "kind": kind,
-                "scenario": each,
-                "table": tables.verdicts(each),
-                "sentences": [figure["sentence"] for figure in each["figures"]],
-                "picture": picture if picture in pictures else None,
-            }
-        )
+def drawn(told: Sequence[Section]) -> list[Picture]:
+    """Every picture of these sections."""
+    found: list[Picture] = []
+    for part in (part for section in told for part in section.parts):
+        if isinstance(part, Pictures):
+            found += part.pictures
+        elif isinstance(part, Beside):
+            found.append(part.picture)
     return found
 
 
-def _capacity(compare: Document | None) -> dict[str, Any] | None:
-    if not compare or not compare["capacity"]:
-        return None
-    found = compare["capacity"]
-    return {
-        "table": tables.verdict_table([found["figure"]]),
-        "sentence": found["figure"]["sentence"],
-        "objective_ms": found["objective"]["completion_p99_ms"],
-    }
-
-
-def _download(content: bytes) -> str:
-    packed = gzip.compress(content, mtime=0)
-    return "data:application/gzip;base64," + base64.b64encode(packed).decode("ascii")
+def _free_name(folder: Path, text: str) -> str:
+    """The first name of a decision record that is free, or holds just this text."""
+    for number in range(1, MOST_RECORDS + 1):
+        file = folder / (RECORD if number == 1 else f"decision-{number}.md")
+        if not file.exists() or file.read_bytes() == text.encode():
+            return file.name
+    raise LabError(f"{folder} holds {MOST_RECORDS} decision records: move them away")
