@@ -3,6 +3,7 @@
 The same data give the same bytes. It refuses to overwrite a decision record: a team may have written in it.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,9 +46,12 @@ def write(folder: Path, *, decision: bool) -> list[Path]:
         "sections": told,
     }
     templates = environment("lab.report")
-    texts = {name: templates.get_template(name).render(words) for name in (PAGE, MARKDOWN)}
+    texts = {
+        PAGE: templates.get_template(PAGE).render(words),
+        MARKDOWN: tidy(templates.get_template(MARKDOWN).render(words)),
+    }
     if decision:
-        text = templates.get_template(RECORD).render(record(data))
+        text = tidy(templates.get_template(RECORD).render(record(data)))
         texts[_free_name(folder, text)] = text
     pictures = {f"{PICTURES}/{each.name}": as_file(each.svg) for each in drawn(told)}
     try:
@@ -88,6 +92,11 @@ def drawn(told: Sequence[Section]) -> list[Picture]:
         elif isinstance(part, Beside):
             found.append(part.picture)
     return found
+
+
+def tidy(text: str) -> str:
+    """Markdown without spaces at the ends of lines, and with one empty line at most."""
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)).strip() + "\n"
 
 
 def _free_name(folder: Path, text: str) -> str:

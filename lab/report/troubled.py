@@ -4,6 +4,7 @@ from lab.report.documents import Cell as Outcome
 from lab.report.documents import Faults
 from lab.report.parts import NONE, Cell, Part, Says, Section, Table, cells, number
 
+NO_BREAK = "\u00a0"
 COUNTED = (
     ("lost", "lost"),
     ("duplicated", "dup"),
@@ -97,7 +98,8 @@ def _matrix(found: Faults) -> Table:
     ]
     headings = ("fault", *(f"{arm.title}{' (durable)' if arm.durable else ''}" for arm in found.arms))
     texts = frozenset(range(len(headings)))
-    return Table("What became of the orders under each fault", headings, rows, texts, NOTES, even=True)
+    caption = "What became of the orders under each fault"
+    return Table(caption, headings, rows, texts, NOTES, even=True, stacked=True)
 
 
 def _meanings(found: Faults) -> Table:
@@ -123,4 +125,4 @@ def _figures(found: Faults) -> Table:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.1f} s" if value >= 10 else f"{value:.2f} s"
+    return f"{value:.1f}{NO_BREAK}s" if value >= 10 else f"{value:.2f}{NO_BREAK}s"

@@ -15,7 +15,7 @@ BAND = "The grey band is within 5% of each other; a hollow mark is undecided."
 HOW = (
     "Each ratio is the second arm's figure over the first arm's, with the interval in which it lies by the "
     "spread of the rounds, so wide that all intervals of a table hold together with 95%. An arm is better "
-    "only where the whole interval lies beyond 5%; equivalent means wholly within. Everything else is undecided."
+    "only where the whole interval lies beyond 5%; equivalent means wholly within; all else is undecided."
 )
 
 
@@ -53,7 +53,9 @@ def figure_parts(figures: Sequence[Figure], caption: str, slug: str, folded: str
         shown = table(told, title)
         svg = ratios(told, [each.title for each in told], title)
         parts.append(
-            shown if svg is None else Beside(shown, Picture(name, svg, f"{b}'s figures over {a}'s. {BAND}"))
+            shown
+            if svg is None
+            else Beside(shown, Picture(name, svg, f"{b[:1].upper()}{b[1:]}'s figures over {a}'s. {BAND}"))
         )
         parts.append(Says([each.sentence for each in told], listed=True, mark="small", folded=folded))
     return parts
