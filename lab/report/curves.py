@@ -1,11 +1,7 @@
 """The curves of a comparison: latencies by share of the orders, and what came of each offered rate."""
 
-import binascii
-import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
-
-from hdrh.codec import HdrCookieException, HdrHistogramSettingsException, HdrLengthException
 
 from lab.compare.histograms import curve, decode_all
 from lab.errors import LabError
@@ -22,15 +18,6 @@ SHARES = (*range(1, 90), *(90 + step / 4 for step in range(36)), *(99 + step / 2
 TICKS = (50, 90, 99, 99.9)
 FEWEST_BEYOND = 10  # orders: a percentile with fewer than these above it says nothing
 DOTTED = (0, (1, 2))
-
-UNREADABLE = (
-    ValueError,
-    binascii.Error,
-    zlib.error,
-    HdrCookieException,
-    HdrHistogramSettingsException,
-    HdrLengthException,
-)
 
 
 def latency(scenario: Scenario, clock: str) -> str | None:
@@ -93,8 +80,8 @@ def capacity_rate(found: Capacity) -> str:
 def _points(told: Sequence[str], scenario: str) -> list[tuple[float, float]]:
     try:
         whole = decode_all(told)
-    except UNREADABLE as error:
-        raise LabError(f"compare.json: a histogram of {scenario} cannot be read: {error}") from error
+    except LabError as error:
+        raise LabError(f"compare.json, {scenario}: {error}") from error
     total = whole.get_total_count()
     return curve(whole, [share for share in SHARES if (100 - share) * total >= 100 * FEWEST_BEYOND])
 

@@ -314,7 +314,8 @@ def _parse(file: Path, raw: Mapping[str, bytes], kind: type[Kind]) -> Kind | Non
         return None
     again = f"make it anew with {MAKES[file.name]} --out {file.parent}"
     try:
-        return kind.model_validate(json.loads(raw[file.name]))
+        # NaN and Infinity are no JSON: what somebody could not compute is not known.
+        return kind.model_validate(json.loads(raw[file.name], parse_constant=lambda _: None))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "the whole"

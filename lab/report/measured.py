@@ -226,7 +226,8 @@ def claim_section(compare: Comparison | None, lacks: str) -> Section:
     for each in compare.claims:
         parts += [
             Heading(f"{each.name}: {each.holds}"),
-            Says([f"Claim: {each.claim} Source: {each.source}.", f"Here: {each.found}", f"Why: {each.why}"]),
+            Says([f"“{each.claim}” {each.source.rstrip('.')}."]),
+            Says([f"Here: {each.found}", f"Clock: {each.clock}.", f"Why: {each.why}"], listed=True),
         ]
     if compare.extra:
         parts.append(Heading("What was measured for the claims"))

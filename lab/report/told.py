@@ -71,7 +71,7 @@ def outcomes(data: Data) -> list[Says]:
     """Whether each run passed, in a sentence each, with its mark."""
     told = []
     if data.compare is not None:
-        told.append(_compare_outcome(data.compare))
+        told += _compare_outcome(data.compare)
         if found := doubts(data.compare):
             told.append(Says(found, mark="open"))
     if data.faults is not None:
@@ -116,14 +116,15 @@ def doubts(compare: Comparison) -> list[str]:
     return told
 
 
-def _compare_outcome(compare: Comparison) -> Says:
+def _compare_outcome(compare: Comparison) -> list[Says]:
     if compare.passed:
-        return Says(
-            ["Comparison: every ledger balances, and the load generator was never the bottleneck."],
-            mark="good",
-        )
-    first = ["Comparison: FAILED. Its figures are not to be used before this is understood:"]
-    return Says([*first, *(f"{each.rstrip('.')}." for each in compare.troubles)], mark="bad")
+        passed = "Comparison: every ledger balances, and the load generator was never the bottleneck."
+        return [Says([passed], mark="good")]
+    failed = "Comparison: FAILED. Its figures are not to be used before this is understood:"
+    return [
+        Says([failed], mark="bad"),
+        Says([f"{each.rstrip('.')}." for each in compare.troubles], listed=True),
+    ]
 
 
 def setting_section(data: Data) -> Section:

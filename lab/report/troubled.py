@@ -84,9 +84,9 @@ def matrix_cell(outcome: Outcome | None) -> Cell:
     ]
     times = []
     if outcome.p99_ms is not None:
-        times.append(f"p99 {_seconds(outcome.p99_ms / 1000)}")
+        times.append(f"p99 {_time(outcome.p99_ms / 1000)}")
     if outcome.recovery_s is not None:
-        times.append(f"back after {_seconds(outcome.recovery_s)}")
+        times.append(f"back after {_time(outcome.recovery_s)}")
     return Cell(", ".join(wrong) or "ok", "bad" if wrong else "good", "; ".join([*also, *times]))
 
 
@@ -114,8 +114,8 @@ def _figures(found: Faults) -> Table:
             titles.get(each.fault, each.fault),
             each.arm,
             *(NONE if each.skipped else str(getattr(each, figure)) for figure in FIGURES),
-            NONE if each.p99_ms is None else _seconds(each.p99_ms / 1000),
-            NONE if each.recovery_s is None else _seconds(each.recovery_s),
+            NONE if each.p99_ms is None else _time(each.p99_ms / 1000),
+            NONE if each.recovery_s is None else _time(each.recovery_s),
             number(each.attempts_per_order),
         )
         for each in found.cells
@@ -124,5 +124,7 @@ def _figures(found: Faults) -> Table:
     return Table("Every figure of every cell", headings, rows, frozenset({0, 1}), folded=True)
 
 
-def _seconds(value: float) -> str:
+def _time(value: float) -> str:
+    if value < 1:
+        return f"{value * 1000:.0f}{NO_BREAK}ms"
     return f"{value:.1f}{NO_BREAK}s" if value >= 10 else f"{value:.2f}{NO_BREAK}s"
