@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lab.compare.verdicts import EQUIVALENT, UNDECIDED
-from lab.report.documents import Changes, Comparison, Data, Faults, Figure
+from lab.report.data import Data
+from lab.report.documents import Changes, Comparison, Faults, Figure
 from lab.report.parts import NONE, Part, Says, Table, cells
 from lab.report.told import not_said, what_was_compared
 from lab.report.verdicts import in_short, ratio, table

@@ -11,8 +11,8 @@ from lab.errors import LabError
 from lab.page import environment
 from lab.plotting import as_file
 from lab.report.changed import change_section
+from lab.report.data import Data, read
 from lab.report.decision import record
-from lab.report.documents import Data, read
 from lab.report.measured import (
     aa_section,
     ablation_section,

@@ -2,7 +2,8 @@
 
 from lab.bench.comparison import QUIET_CPU_SHARE
 from lab.compare.view import LEAST_PAIRS
-from lab.report.documents import Comparison, Data, Setting
+from lab.report.data import Data
+from lab.report.documents import Comparison, Setting
 from lab.report.parts import NONE, Part, Says, Section, Table, cells
 
 FEW_CORES = 4

@@ -145,7 +145,8 @@ def values(*told: float | None) -> list[float | None]:
         ),
         (
             values(20, 100, 500),
-            "b has 1.00 [0.018, 54.49] times a's: undecided; this run could not even have told a ratio of 10.",
+            "b has 1.00 [0.018, 54.49] times a's: undecided; this run could not even have told a "
+            "ratio of 10.",
         ),
     ],
 )
