@@ -15,6 +15,7 @@ from lab import (
     order,
     participant,
     repair,
+    report,
     stuck,
     timeline,
     up,
@@ -45,6 +46,7 @@ PARTS = (
     conform,
     faults,
     change,
+    report,
 )
 for part in PARTS:
     part.register(app)

@@ -30,7 +30,8 @@ def change(
         Style, typer.Option(help="One arm alone; both: every arm that the scenario has.")
     ] = "both",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the report (HTML, Markdown, JSON) and its pictures.")
+        Path | None,
+        typer.Option(help="Folder for the report (changes.html, .md, .json, report.html) and its pictures."),
     ] = None,
     edit: Annotated[
         bool, typer.Option("--edit", help="Make the patches of one scenario and style anew, in a shell.")

@@ -22,6 +22,7 @@ from lab.change.scenarios import Arm, Scenario, choose, read_scenarios
 from lab.change.tree import Tree
 from lab.errors import LabError
 from lab.long_run import Advance, make_folder, page, run_in
+from lab.report import render
 from lab.system import project_root
 
 
@@ -78,6 +79,7 @@ def run(scenario: str, style: str, out: Path | None, folder: Path, *, as_json: b
     if out is not None:
         report.write(found, told, out)
         typer.echo(f"the report is {out / 'changes.html'}", err=as_json)
+        typer.echo(f"with all else that the folder holds: {render(out)[0]}", err=as_json)
     return all(each.sound for each in found)
 
 

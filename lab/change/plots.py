@@ -1,23 +1,13 @@
-"""The plot of one experiment: how service dips while a change is rolled out, as SVG to be put into a page.
+"""The plot of one experiment: how service dips while a change is rolled out, as SVG to be put into a page."""
 
-What is drawn in the page's own colour follows it into light and dark.
-"""
-
-import io
 import math
-import re
-from typing import TYPE_CHECKING
 
 from lab.change.found import SLOW_S, Found
+from lab.plotting import INK, as_svg, plain
 from lab.system import BROKER
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 BIN_S = 0.5
 WIDTH_IN, HEIGHT_IN = 7.0, 2.1
-# Matplotlib knows no `currentColor`: this one stands for it, and is replaced in what it wrote.
-INK = "#010203"
 SERVED, TOOK = "#2a8c5a", "#c0561f"
 
 
@@ -46,13 +36,8 @@ def dip(found: Found) -> str:
         axes.axvspan(began, ready, color=INK, alpha=0.12, linewidth=0)
         axes.text((began + ready) / 2, 108, each.name, ha="center", va="center", fontsize=6.5, color=INK)
     for side in (axes, other):
-        side.tick_params(colors=INK, labelsize=7)
-        side.set_facecolor("none")
-        for spine in side.spines.values():
-            spine.set_color(INK)
-            spine.set_alpha(0.4)
-    figure.patch.set_alpha(0)
-    return _svg(figure, f"Share of orders served in time while {found.scenario.title} on {found.arm.name}")
+        plain(side)
+    return as_svg(figure, f"Share of orders served in time while {found.scenario.title} on {found.arm.name}")
 
 
 def _bins(found: Found) -> tuple[list[float], list[float], list[float]]:
@@ -65,15 +50,3 @@ def _bins(found: Found) -> tuple[list[float], list[float], list[float]]:
     shares = [100 * sum(each <= SLOW_S for each in took) / len(took) for _, took in kept]
     longest = [max((each for each in took if each < math.inf), default=0.0) for _, took in kept]
     return [at for at, _ in kept], shares, longest
-
-
-def _svg(figure: "Figure", title: str) -> str:
-    import matplotlib
-
-    target = io.StringIO()
-    # The same picture for the same figures: no ids from random numbers, no date.
-    with matplotlib.rc_context({"svg.hashsalt": title, "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.savefig(target, format="svg", metadata={"Date": None, "Title": title})
-    text = target.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    return re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)

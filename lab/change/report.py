@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
-
 from lab.change import coupling
 from lab.change.found import SLOW_S, Found
 from lab.change.plots import dip
 from lab.change.scenarios import Arm
 from lab.coupling.drawing import draw
+from lab.page import environment
+from lab.plotting import as_file
 
 COLUMNS = (
     ("ES", "existing services changed besides the one that the change is about"),
@@ -86,42 +85,27 @@ def write(found: Sequence[Found], setting: dict[str, Any], out: Path) -> list[Pa
     """Write the page, the Markdown with its pictures, and the data; the files written. Raises `OSError`."""
     pictures = out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
-    environment = Environment(
-        loader=PackageLoader("lab.change"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["code"] = _with_code
     told: dict[str, Any] = {
         "chapters": _chapters(found),
         "columns": COLUMNS,
         "setting": setting,
         "learnt": coupling.learnt(found),
     }
+    templates = environment("lab.change")
     written = []
     for chapter in told["chapters"]:
         for experiment in chapter["experiments"]:
             for name, svg in experiment["pictures"].items():
                 file = pictures / name
-                file.write_text(svg)
+                file.write_text(as_file(svg))
                 written.append(file)
     for name in ("changes.html", "changes.md"):
         file = out / name
-        file.write_text(environment.get_template(name).render(told))
+        file.write_text(templates.get_template(name).render(told))
         written.append(file)
     data = out / "changes.json"
     data.write_text(json.dumps(document(found, setting), indent=1) + "\n")
     return [*written, data]
-
-
-def _with_code(text: str) -> Markup:
-    """What stands between backquotes, as code; all of it escaped."""
-    parts = [escape(part) for part in text.split("`")]
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
-    )
 
 
 def _chapters(found: Sequence[Found]) -> list[dict[str, Any]]:

@@ -3,8 +3,6 @@
 import json
 import shlex
 import sys
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import typer
 from lab.compare import comparison, shapes, view
 from lab.errors import LabError
 from lab.long_run import make_folder, page, run_in
+from lab.report import render
 
 DATA = "compare.json"
 
@@ -50,12 +49,9 @@ def run(
 
 
 def _write(document: dict[str, Any], out: Path, *, decision: bool, quiet: bool) -> None:
-    """Write the document, and the report where the lab has one."""
+    """Write the document, and the report."""
     (out / DATA).write_text(json.dumps(document, indent=1) + "\n")
-    if find_spec("lab.report") is None:
-        typer.echo(f"what was found is in {out / DATA}", err=quiet)
-        return
-    written = import_module("lab.report").render(out, decision=decision)
+    written = render(out, decision=decision)
     typer.echo(f"the report is {written[0]}", err=quiet)
 
 

@@ -67,4 +67,6 @@ def summary(histogram: HdrHistogram) -> dict[str, float]:
 
 def curve(histogram: HdrHistogram, shares: Iterable[float]) -> list[tuple[float, float]]:
     """(share in per cent, latency in ms) at each of the shares."""
-    return [(share, histogram.get_value_at_percentile(share) / 1000) for share in shares]
+    wanted = list(shares)
+    found = histogram.get_percentile_to_value_dict(wanted)  # in one pass; share by share takes seconds
+    return [(share, found.get(share, 0) / 1000) for share in wanted]

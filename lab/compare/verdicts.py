@@ -18,6 +18,7 @@ MARGIN = 1.05
 EQUIVALENT = "equivalent"
 UNDECIDED = "undecided"
 MOST_TOLD = 10.0  # beyond it, a smallest ratio says no more than that the run was of no use
+WILD = 100.0  # beyond it, or below one over it, digits of a ratio say nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +87,8 @@ class Figure:
 
 
 def in_words(ratio: Ratio) -> str:
-    """`1.31 [1.22, 1.41]`; a bound of an interval so wide that it says nothing is not spelt out."""
-    low = "under 0.1" if ratio.low < 1 / MOST_TOLD else f"{ratio.low:.2f}"
-    high = f"over {MOST_TOLD:.0f}" if ratio.high > MOST_TOLD else f"{ratio.high:.2f}"
-    return f"{ratio.point:.2f} [{low}, {high}]"
+    """A ratio with its interval: `1.31 [1.22, 1.41]`."""
+    return f"{bound(ratio.point)} [{bound(ratio.low)}, {bound(ratio.high)}]"
 
 
 def judge(
@@ -124,6 +123,15 @@ def judge(
         why = "its rounds are too far apart for an interval"
         return Figure(kind, a_name, b_name, a_mean, b_mean, None, UNDECIDED, None, why)
     return Figure(kind, a_name, b_name, a_mean, b_mean, ratio, _verdict(kind, ratio, a_name, b_name), told)
+
+
+def bound(ratio: float) -> str:
+    """A ratio, or a bound of one, for people: `1.31`, `0.021`, and `over 100` where digits say nothing."""
+    if ratio > WILD:
+        return f"over {WILD:g}"
+    if ratio < 1 / WILD:
+        return f"under {1 / WILD:g}"
+    return f"{ratio:.3f}" if ratio < 0.1 else f"{ratio:.2f}"
 
 
 def smallest(ratio: Ratio) -> float:

@@ -22,6 +22,7 @@ from lab.faults import view
 from lab.faults.catalogue import Fault, Load, choose, make_faults
 from lab.faults.cell import Cell, run_cell
 from lab.long_run import Advance, make_folder, page, run_in
+from lab.report import render
 
 FILE = "faults.json"
 VERSION = 1
@@ -93,7 +94,7 @@ def run(style: str, only: Iterable[str], out: Path | None, folder: Path, seed: i
         view.show(cells, arms, faults, page())
     if out is not None:
         _write(out / FILE, document)
-        typer.echo(f"the figures are in {out / FILE}", err=as_json)
+        typer.echo(f"the report is {render(out)[0]}", err=as_json)
     return bool(document["passed"])
 
 

@@ -36,7 +36,7 @@ def test_the_readme_s_commands_do_what_it_says(running: Running) -> None:
     assert left_out == NOT_RUN.keys()
     said = running.run(*BASH, text="\n".join(script))
     assert '"status":"completed"' in said
-    assert said.count("The ledger balances.") == 2
+    assert said.count("The ledger balances.") == 3
     reasons = re.findall(r"waiting for rewards \((\S+) since ", said)
     assert len(reasons) == 2
     assert "no-outcome" in reasons

@@ -145,8 +145,8 @@ def values(*told: float | None) -> list[float | None]:
         ),
         (
             values(20, 100, 500),
-            "b has 1.00 [under 0.1, over 10] times a's: undecided; "
-            "this run could not even have told a ratio of 10.",
+            "b has 1.00 [0.018, 54.49] times a's: undecided; this run could not even have told a "
+            "ratio of 10.",
         ),
     ],
 )
