@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from lab.client import Call, NoAnswerError, Patience, anonymous, bearer, each, expect, pages, send
+from lab.client import Call, NoAnswerError, Patience, bearer, each, expect, pages, send
 from lab.errors import FAILED, LabError
 from lab.ledger import IN_PROGRESS, STATUSES, Effect, Order, Step
 from lab.system import CONDUCTOR, System
@@ -112,17 +112,14 @@ async def read_effects(
 ) -> list[Effect]:
     """All effects of one service, in the order in which it recorded them."""
     url = f"{system.url(service)}/effects"
-    return await read_effects_at(client, service, url, system.tokens().operator, patience)
+    call = Call("GET", url, bearer(system.tokens().operator), {"limit": EFFECTS_A_PAGE})
+    return await read_effects_by(client, service, call, patience)
 
 
-async def read_effects_at(
-    client: httpx.AsyncClient, service: str, url: str, token: str, patience: Patience
+async def read_effects_by(
+    client: httpx.AsyncClient, service: str, call: Call, patience: Patience
 ) -> list[Effect]:
-    """All effects that `url` pages through, as above; `service` is what errors call it.
-
-    Without a token, none is sent.
-    """
-    call = Call("GET", url, bearer(token) if token else anonymous, {"limit": EFFECTS_A_PAGE})
+    """All effects that `call` pages through, as above; `service` is what errors call it."""
     return [
         _parse_effect(service, told)
         async for page in pages(client, call, "effects", patience)

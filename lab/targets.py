@@ -19,10 +19,10 @@ from urllib.parse import SplitResult, urlsplit
 import httpx
 
 from lab.bench.orders import Origin
-from lab.client import Patience, RefusedError
+from lab.client import Call, Patience, anonymous, bearer
 from lab.errors import FAILED, LabError
 from lab.ledger import OWED_BY_MEMBERS, Effect
-from lab.reading import read_effects_at
+from lab.reading import EFFECTS_A_PAGE, read_effects_by
 
 KNOWN = {
     "checkout",
@@ -68,7 +68,9 @@ class Target:
         for name, at in self.effects.items():
             whose = f"{self.name}'s {name}"
             try:
-                found[name] = await read_effects_at(client, whose, at.url, at.token, patience)
+                headers = bearer(at.token) if at.token else anonymous
+                call = Call("GET", at.url, headers, {"limit": EFFECTS_A_PAGE})
+                found[name] = await read_effects_by(client, whose, call, patience)
             except RefusedError as error:
                 raise LabError(f"{whose} does not show its effects at {at.url}: {error}", FAILED) from error
         return found

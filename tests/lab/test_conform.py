@@ -269,8 +269,8 @@ def test_the_command_takes_a_targets_file_and_ends_with_0_if_all_is_well(tmp_pat
     ("arguments", "said"),
     [
         ([], "say what to check: URL, --port-base, or --target FILE.toml"),
-        (["http://example.com"], "http://example.com is not on this machine: say --remote"),
-        (["ftp://127.0.0.1"], "give http://host:port"),
+        (["http://example.com"], "http://example.com is not on this machine; say --remote"),
+        (["ftp://127.0.0.1"], "is not as http://host:port/path"),
         (["--target", "nowhere.toml"], "cannot read the target nowhere.toml"),
     ],
 )
