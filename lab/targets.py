@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 import httpx
 
 from lab.bench.orders import Origin
-from lab.client import Call, Patience, anonymous, bearer
+from lab.client import Call, Patience, RefusedError, anonymous, bearer
 from lab.errors import FAILED, LabError
 from lab.ledger import OWED_BY_MEMBERS, Effect
 from lab.reading import EFFECTS_A_PAGE, read_effects_by
