@@ -29,7 +29,7 @@ bench: setup ## the conductor, durable, beside two that are not
 compare: setup ## both styles compared, everything: capacity, service times, ablations (some 35 minutes)
 	@$(BIN)/duet compare --full --decision --out .lab/report
 
-faults: setup ## the fault matrix on four arms (some 25 minutes)
+faults: setup ## the fault matrix on four arms (half an hour)
 	@$(BIN)/duet faults --out .lab/report
 
 changes: setup ## carry out every change scenario in each style (a quarter of an hour)

@@ -153,7 +153,8 @@ def _main(names: list[str]) -> int:
             print(f"{name}: not a service of this project", file=sys.stderr)
             return EXIT_BAD_SETTINGS
         if not (package / "migrations").is_dir():
-            continue  # it keeps no database, or one of its own making
+            print(f"{name}: no migrations, so nothing is done to its database", file=sys.stderr)
+            continue
         prefix = tomllib.loads((package / "service.toml").read_text())["name"].upper()
         database_url = _database_url(f"{prefix}_DATABASE_URL")
         if database_url is None:

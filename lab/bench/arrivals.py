@@ -92,6 +92,7 @@ class Tally:
         self.wall_offset_s = time.time() - time.perf_counter()  # to seconds since 1970
         self._style = style
         self._left = due
+        self._seen: set[str] = set()
         if due == 0:
             self.all_answered.set()
 
@@ -101,7 +102,10 @@ class Tally:
         order_id, problem = (None, slug) if reply is None else read_accepted(reply, self._style)
         if order_id is None:
             self.errors[str(problem)] += 1
+        elif order_id in self._seen:
+            self.errors["repeated-id"] += 1  # of two keys: one of the two orders is no more
         else:
+            self._seen.add(order_id)
             self.rows.append((order_id, due.intended + self.wall_offset_s, took_ms, due.member))
         self._left -= 1
         if self._left == 0:

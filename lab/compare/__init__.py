@@ -95,6 +95,8 @@ def compare(
         rounds,
         seconds,
     )
+    if asked.targets and asked.settings:
+        raise LabError("a target simulates nothing: leave out --service-time and --error-rate, or --target")
     try:
         passed = run(asked, full=full, seed=seed, folder=folder, out=out, decision=decision, as_json=json)
     except KeyboardInterrupt:

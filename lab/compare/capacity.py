@@ -5,6 +5,7 @@ It refuses to find capacity by saturating: a rate that is not met tells only tha
 """
 
 import math
+import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -122,8 +123,11 @@ class Capacity:
         told = []
         for search in self.searches:
             where = f"capacity, {search.arm}, round {search.round}"
+            missed = [step.rate for step in search.steps if step.why_missed]
             if search.capacity is None:
                 told.append(f"{where}: no rate met the objective")
+            elif not missed:
+                told.append(f"{where}: no rate missed the objective, so this is a lower bound only")
             for step in search.steps:
                 if not step.window.ledger.get("balances"):
                     told.append(f"{where}, {step.rate:.0f}/s: {step.window.broken}")
@@ -159,12 +163,21 @@ async def measure_capacity(
             advance(f"capacity, round {number + 1} of {shape.rounds}: {arm.name}")
             known = [each.capacity for each in found if each.arm == arm.name and each.capacity]
             start, factor = (statistics.median(known), shape.narrow) if known else (shape.start, shape.wide)
+            start *= spread(shape, f"{seed}/{number}/{arm.name}")
             search = Search(start, factor, shape.tolerance, shape.most_steps)
             steps = await _search(rig, arm, search, shape, number, seed)
             found.append(Found(arm.name, number + 1, search.capacity, steps))
     a, b = (arm.name for arm in arms)
     values = {name: [each.capacity for each in found if each.arm == name] for name in (a, b)}
     return Capacity(shape, found, judge(KIND, (a, values[a]), (b, values[b]), 1))
+
+
+def spread(shape: Shape, seed: str) -> float:
+    """By how much a search begins higher than the last one ended: up to the tolerance, drawn from the seed.
+
+    Else all searches would try the same few rates, and their interval would know nothing of the gaps between.
+    """
+    return float(shape.tolerance ** random.Random(seed).random())  # noqa: S311 - to be made again, not secret
 
 
 async def _search(rig: Rig, arm: Arm, search: Search, shape: Shape, number: int, seed: int) -> list[Step]:

@@ -53,7 +53,7 @@ def _show_scenario(measured: Measured, console: Console) -> None:
 
 def _doubts(found: Comparison) -> Iterator[str]:
     """What a reader has to know before these figures are passed on."""
-    foreign = max(window.others_cpu_share for part in found.parts for window in part.windows)
+    foreign = max(window.others_cpu_share or 0.0 for part in found.parts for window in part.windows)
     if foreign > QUIET_CPU_SHARE:
         yield f"the machine was not quiet: other processes used up to {foreign:.0%} of a core in a window"
     pairs = min(measured.scenario.rounds for measured in found.scenarios)

@@ -62,7 +62,8 @@ class Raw:
 class Window:
     """One arm at one rate for a while; latencies in ms, of orders that were to leave within it.
 
-    `cpu_ms` is CPU time by process for each order completed in it. `turned_away` counts 503s, `errors` what
+    `cpu_ms` is CPU time by process for each order completed in it; `others_cpu_share` is what other programs
+    used, of one core (None where the arm's own are unknown). `turned_away` counts 503s, `errors` what
     else was not accepted, by slug. `clamped` latencies were of two minutes or more, and count as two minutes.
     """
 
@@ -82,7 +83,7 @@ class Window:
     cpu_ms: dict[str, float]
     costs: Costs
     generator_lag_ms: dict[str, float]
-    others_cpu_share: float
+    others_cpu_share: float | None
     histograms: dict[str, str]
     clamped: int = 0
     ledger: dict[str, Any] = field(default_factory=dict)
@@ -110,9 +111,13 @@ class Window:
     def trouble(self) -> str | None:
         """Why this window's figures are not to be used, if they are not."""
         lag, p99 = self.generator_lag_ms.get("p99", 0.0), self.ack_ms.get("p99", 0.0)
-        late = lag > max(MOST_LAG_MS, MOST_LAG_SHARE * p99)
-        told = f"its generator was {lag:.1f} ms late at p99, too much for an ack p99 of {p99:.1f} ms"
-        return self.broken or (told if late else None)
+        if self.broken:
+            return self.broken
+        if refused := self.turned_away + sum(self.errors.values()):
+            return f"{refused} of {self.due} orders were not accepted: its latencies are of the others only"
+        if lag > max(MOST_LAG_MS, MOST_LAG_SHARE * p99):
+            return f"its generator was {lag:.1f} ms late at p99, too much for an ack p99 of {p99:.1f} ms"
+        return None
 
     def as_document(self) -> dict[str, Any]:
         """The window as plain JSON values."""
@@ -215,7 +220,7 @@ def summarise(raw: Raw, ledger: dict[str, Any]) -> Window:
         cpu_ms={name: spent * 1000 / finished for name, spent in cpu_s.items()} if known else {},
         costs=raw.costs,
         generator_lag_ms=raw.arrivals.lag_ms,
-        others_cpu_share=others_s / length_s,
+        others_cpu_share=others_s / length_s if cpu_s.keys() - {"generator"} else None,
         histograms={"ack": histograms.encode(ack), "completion": histograms.encode(completion)},
         clamped=histograms.clamped(ack) + histograms.clamped(completion),
         ledger=ledger,

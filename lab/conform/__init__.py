@@ -100,7 +100,7 @@ def _target(
         raise LabError(f"{error}".replace("say remote = true", "say --remote")) from error
     if named is not None:
         return replace(named, origin=origin)
-    if not ours and not note_file(origin.port).exists():
+    if not ours and (remote or not note_file(origin.port).exists()):
         return Target("checkout", origin, "", "", {})
     return Target(
         "checkout",

@@ -16,8 +16,10 @@ from typing import Any
 
 import httpx
 
+from lab import broker
 from lab.arms import read_book
 from lab.client import Patience
+from lab.coupling import traffic
 from lab.faults.catalogue import Load
 from lab.faults.judging import Intention
 from lab.ledger import Effect, Order
@@ -64,10 +66,20 @@ async def read_durable(
 ) -> Books:
     """The books of an arm that keeps some, once no order is in progress, or patience is out."""
     await wait_until_quiet(client, system, Patience(patience_s, try_s=5.0))
+    await _until_acknowledged(client, system)
     told = [order async for order in list_checkouts(client, system, READ)]
     effects = await read_all_effects(client, system, READ)
     orders = {order.order_id: order for order in map(parse_order, told)}
     return Books(_intentions(sent, load, _by_mark(told)), effects, orders, attempts(told))
+
+
+async def _until_acknowledged(client: httpx.AsyncClient, system: System) -> None:
+    """Wait until no event is left that the broker would deliver again: it might be done twice.
+
+    Raises `LabError` where one still is after some twenty seconds.
+    """
+    async with broker.connect(system) as jetstream:
+        await traffic.count(client, system, jetstream)
 
 
 async def read_naive(

@@ -82,6 +82,8 @@ async def run_cell(arm: Arm, fault: Fault, seed: int, folder: Path) -> Cell:
             return await _run(arm, fault, seed, folder)
     except LabError as error:
         return Cell(arm, fault, trouble=str(error))
+    except (OSError, ValueError, KeyError, httpx.HTTPError, ExceptionGroup) as error:
+        return Cell(arm, fault, trouble=f"{type(error).__name__}: {error}")
 
 
 async def _run(arm: Arm, fault: Fault, seed: int, folder: Path) -> Cell:

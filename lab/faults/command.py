@@ -7,7 +7,7 @@ import asyncio
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,8 @@ from lab.faults.catalogue import Fault, Load, choose, make_faults
 from lab.faults.cell import Cell, run_cell
 from lab.long_run import Advance, make_folder, page, run_in
 from lab.report import render
+
+Keep = Callable[[Sequence[Cell]], object]
 
 FILE = "faults.json"
 VERSION = 1
@@ -81,33 +83,41 @@ def run(style: str, only: Iterable[str], out: Path | None, folder: Path, seed: i
     for wanted in filter(None, (folder, out)):
         make_folder(wanted)
     setting = describe(folder)
+
+    def keep(cells: Sequence[Cell]) -> dict[str, Any]:
+        document = as_document(cells, arms, faults, setting, seed)
+        if out is not None:
+            _write(out / FILE, document)
+        return document
+
     cells = run_in(
         folder,
         "faults",
         len(faults) * len(arms),
-        lambda own, advance: _run_all(faults, arms, seed, own, advance),
+        lambda own, advance: _run_all(faults, arms, seed, own, advance, keep),
     )
-    document = as_document(cells, arms, faults, setting, seed)
+    document = keep(cells)
     if as_json:
         typer.echo(json.dumps(document))
     else:
         view.show(cells, arms, faults, page())
     if out is not None:
-        _write(out / FILE, document)
         typer.echo(f"the report is {render(out)[0]}", err=as_json)
     return bool(document["passed"])
 
 
 async def _run_all(
-    faults: Sequence[Fault], arms: Sequence[Arm], seed: int, own: Path, advance: Advance
+    faults: Sequence[Fault], arms: Sequence[Arm], seed: int, own: Path, advance: Advance, keep: Keep
 ) -> list[Cell]:
+    """All cells, one after the other; `keep` is given what there is after each."""
     advance("starting")
-    cells = []
+    cells: list[Cell] = []
     for fault in faults:
         for arm in arms:
             advance(f"{fault.slug}, {arm.name}")
             folder = own / f"{fault.slug}-{arm.name}"
             cells.append(await run_cell(arm, fault, seed, folder))
+            keep(cells)
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     return cells
 

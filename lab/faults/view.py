@@ -38,8 +38,12 @@ def show(cells: Sequence[Cell], arms: Sequence[Arm], faults: Sequence[Fault], co
     skipped = {cell.fault.slug: cell.skipped for cell in cells if cell.skipped}
     for slug, why in skipped.items():
         console.print(Text(f"skipped: {slug}: {why}", style="yellow"))
-    if not wrong and any(arm.durable for arm in arms):
-        said = "The durable arms lost nothing, did nothing twice and left nothing stuck."
+    ran = {cell.fault.slug for cell in cells if cell.arm.durable and cell.figures is not None}
+    if not wrong and ran:
+        said = (
+            "The durable arms lost nothing, did nothing twice and left nothing stuck, "
+            f"in {len(ran)} of {len(faults)} faults."
+        )
         console.print(said, style="green")
 
 
@@ -54,8 +58,9 @@ def verdict(cell: Cell) -> Text:
     words = [f"{name} {count}" for name, count in bad.items() if count]
     if not words and not cell.sound and cell.arm.durable:
         words = ["not sound"]
-    style = "red" if words else "green"
+    style = "red" if words else "yellow" if told.orphaned else "green"
     words = words or ["ok"]
+    words += [f"orphaned {told.orphaned}"] if told.orphaned else []
     words += [f"refused {told.refused}"] if told.refused else []
     words += [f"attention {told.needs_attention}"] if told.needs_attention else []
     return Text(", ".join(words), style=style)

@@ -61,7 +61,8 @@ def capacity_section(compare: Comparison | None, lacks: str) -> Section:
     objective = found.objective.get("completion_p99_ms")
     told = (
         "Capacity is the highest offered rate, found by search, at which p99 of completion stays within "
-        f"{NONE if objective is None else f'{objective:g}'} ms and no order is refused or lost."
+        f"{NONE if objective is None else f'{objective:g}'} ms and no order is refused or lost. "
+        "Short windows do not show an overload of less than about a tenth: it is no rate to plan for."
     )
     rows = []
     for arm in dict.fromkeys(search.arm for search in found.searches):
@@ -97,7 +98,8 @@ def cost_section(compare: Comparison | None, lacks: str) -> Section:
     told = (
         "CPU time of each process, divided by the orders completed meanwhile; the load generator is not in "
         "it. HTTP calls are the conductor's, messages are what was published to the broker, deliveries what "
-        "the broker sent to its subscribers."
+        "the broker sent to its subscribers. Every arm runs the whole system, the broker included, which "
+        "orchestration alone would not need: equal memory says nothing of a system built for one style."
     )
     parts: list[Part] = [Says([told])]
     for each in compare.scenarios:

@@ -112,6 +112,8 @@ def doubts(compare: Comparison) -> list[str]:
         told.append(
             f"The machine was not quiet: other programs took up to {max(shares):.0%} of a core in a window."
         )
+    if compare.aa and any(each.verdict in (each.a, each.b) for each in compare.aa.figures):
+        told.append("The lab called a difference between an arm and itself: see the A/A run.")
     if pairs < LEAST_PAIRS:
         told.append(f"{pairs} rounds are a look, not a verdict: it takes {LEAST_PAIRS} at least.")
     return told
@@ -187,11 +189,11 @@ def _generator(compare: Comparison) -> list[str]:
     told = []
     if lags:
         told.append(
-            f"The load generator sent its orders at most {max(lags):.1f} ms late at p99 of any window."
+            f"In the scenarios the load generator was at most {max(lags):.1f} ms late at p99 of a window."
         )
     if others:
         told.append(
-            f"Other programs of the machine took at most {max(others):.0%} of one core in any window."
+            f"In the scenarios other programs took at most {max(others):.0%} of one core in a window."
         )
     return told
 

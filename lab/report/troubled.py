@@ -18,7 +18,7 @@ NOTES = (
     ("orphan", "orders with effects whose client was never told that they were accepted"),
     ("attention", "orders that say of themselves that somebody must look after them"),
     ("meant", "orders that clients meant, by their keys, however often they asked"),
-    ("tries", "tries for each order, by the arm's own books or else by its clients"),
+    ("tries", "tries of a step by the arm's books, or, of an arm without, posts of an order by its clients"),
     ("p99", "completion latency of the orders due during the fault"),
     ("back after", "time from the end of the fault until everything of before is complete"),
 )
@@ -87,7 +87,8 @@ def matrix_cell(outcome: Outcome | None) -> Cell:
         times.append(f"p99 {_time(outcome.p99_ms / 1000)}")
     if outcome.recovery_s is not None:
         times.append(f"back after {_time(outcome.recovery_s)}")
-    return Cell(", ".join(wrong) or "ok", "bad" if wrong else "good", "; ".join([*also, *times]))
+    mark = "bad" if wrong else "none" if outcome.orphaned else "good"  # work for nobody is not all well
+    return Cell(", ".join(wrong) or "ok", mark, "; ".join([*also, *times]))
 
 
 def _matrix(found: Faults) -> Table:

@@ -200,6 +200,21 @@ async def test_a_style_whose_capacity_is_not_found_fails_the_run() -> None:
     assert found.troubles[0] == "capacity, choreography, round 1: no rate met the objective"
 
 
+async def test_a_capacity_that_nothing_exceeded_is_said_to_be_a_lower_bound() -> None:
+    rig = FakeRig(overloaded_above({ORCHESTRATION: 1e9, CHOREOGRAPHY: 250.0}))
+    found = await measure_capacity(rig, both_styles(), CapacityShape(rounds=2), 20, lambda _: None)
+    told = "no rate missed the objective, so this is a lower bound only"
+    assert found.troubles == [f"capacity, orchestration, round {number}: {told}" for number in (1, 2)]
+
+
+async def test_searches_try_other_rates_each_so_that_their_spread_knows_of_the_gaps_between() -> None:
+    rig = FakeRig(overloaded_above({ORCHESTRATION: 338.0, CHOREOGRAPHY: 340.0}))
+    found = await measure_capacity(rig, both_styles(), CapacityShape(rounds=6), 20, lambda _: None)
+    ends = [each.capacity for each in found.searches]
+    assert len(set(ends)) == len(ends)
+    assert found.figure.verdict not in (ORCHESTRATION, CHOREOGRAPHY)
+
+
 def test_an_order_that_was_turned_away_misses_the_objective() -> None:
     assert (
         Objective().why_missed(replace(window("a", 1, 10.0), turned_away=2)) == "2 orders were not accepted"
@@ -249,7 +264,29 @@ async def test_claims_are_held_against_what_was_measured() -> None:
     bare = measured_as("bare", both_styles(), lambda arm, n: noisy(arm, n, 10, 20))
     gagnidze, kyriakakis, p95 = claims.judge_claims(bare, bare, capacity, found)
     assert (gagnidze.holds, kyriakakis.holds, p95.holds) == ("no", "yes", "partly")
-    assert "98% less" in p95.found
+    assert "has 0.020 [" in p95.found
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ack_ms", "holds"),
+    [(2.0, 2.0, "yes"), (80.0, 2.0, "partly"), (80.0, 60.0, "no"), (80.0, 10.0, "not decided")],
+    ids=["on equal terms too", "for a 202 only", "not even then", "about nine tenths"],
+)
+async def test_a_better_p95_holds_only_where_both_are_asked_for_the_same(
+    theirs: float, ack_ms: float, holds: str
+) -> None:
+    def noisy(arm: Arm, number: int, ours: float, others: float) -> Window:
+        noise = NOISE[number % len(NOISE)]
+        took = (ours if arm.style == ORCHESTRATION else others) * noise
+        return window(arm.name, number, took, ack_ms=took)
+
+    [unequal] = [each.arms for each in claims.scenarios(LOAD, 6) if each.name == claims.UNEQUAL]
+    rig = FakeRig(overloaded_above({ORCHESTRATION: 400.0, CHOREOGRAPHY: 250.0}))
+    capacity = await measure_capacity(rig, both_styles(), CapacityShape(rounds=2), 20, lambda _: None)
+    equal = measured_as("bare", both_styles(), lambda arm, n: noisy(arm, n, 100, theirs))
+    extra = dict.fromkeys((claims.ERRORS, claims.ONE_WORKER, claims.THREE_WORKERS), equal)
+    extra[claims.UNEQUAL] = measured_as(claims.UNEQUAL, list(unequal), lambda a, n: noisy(a, n, 100, ack_ms))
+    assert claims.judge_claims(equal, equal, capacity, extra)[2].holds == holds
 
 
 def test_what_is_simulated_is_read_as_people_write_it_and_told_as_settings() -> None:
@@ -273,10 +310,18 @@ def test_what_is_simulated_is_read_as_people_write_it_and_told_as_settings() -> 
         (["--quick", "--full"], "give one of them"),
         (["--decision"], "give --out DIR"),
         (["--target", "ours"], "NAME=FILE.toml"),
+        (["--target", "ours=TARGET", "--error-rate", "email=1%"], "a target simulates nothing"),
     ],
 )
-def test_a_command_that_makes_no_sense_says_what_to_do(options: list[str], words: str) -> None:
-    result = CliRunner().invoke(app, ["compare", *options])
+def test_a_command_that_makes_no_sense_says_what_to_do(
+    tmp_path: Path, options: list[str], words: str
+) -> None:
+    target = tmp_path / "ours.toml"
+    target.write_text(
+        'checkout = "http://127.0.0.1:1"\n[effects.email]\nurl = "http://127.0.0.1:2/effects"\n'
+    )
+    told = [option.replace("TARGET", str(target)) for option in options]
+    result = CliRunner().invoke(app, ["compare", *told])
     assert (result.exit_code, "Traceback" in result.output) == (2, False)
     assert words in result.output
 

@@ -56,6 +56,14 @@ def test_orders_that_were_never_completed_are_not_left_out() -> None:
     assert found.trouble == "1 of its orders were not completed"
 
 
+def test_a_window_in_which_orders_were_refused_speaks_of_the_others_only() -> None:
+    told = raw(
+        [row("o-1", OPENS_AT + 1)], done={"o-1": OPENS_AT + 1.01}, errors={"status-503": 3, "unanswered": 1}
+    )
+    found = summarise(told, BALANCED)
+    assert found.trouble == "4 of 5 orders were not accepted: its latencies are of the others only"
+
+
 def test_a_window_without_trouble_says_so() -> None:
     found = summarise(raw([row("o-1", OPENS_AT + 1)], done={"o-1": OPENS_AT + 1.01}), BALANCED)
     assert found.trouble is None

@@ -58,13 +58,25 @@ async def test_orders_go_to_the_address_that_is_told_with_its_token_and_preferen
 
 
 async def test_without_a_style_and_a_token_none_is_sent_and_any_order_is_accepted(tmp_path: Path) -> None:
-    body = b'{"order_id":"o-1"}'
-    bare = b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-    async with fake_checkout(lambda *_: bare) as fake:
+    numbers = itertools.count(1)
+
+    def bare(*_: object) -> bytes:
+        body = b'{"order_id":"o-%d"}' % next(numbers)
+        return b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+    async with fake_checkout(bare) as fake:
         found = await run_open(a_plan(fake.port, tmp_path), ORDERS)
     assert (found.accepted, found.errors) == (found.due, {})
     assert set(fake.paths) == {b"/checkouts"}
     assert not any(b"Authorization" in request for request in fake.heard)
+
+
+async def test_an_order_id_that_was_given_out_before_is_no_second_order(tmp_path: Path) -> None:
+    body = b'{"order_id":"o-1"}'
+    same = b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    async with fake_checkout(lambda *_: same) as fake:
+        found = await run_open(a_plan(fake.port, tmp_path), ORDERS)
+    assert (found.accepted, found.errors) == (1, {"repeated-id": found.due - 1})
 
 
 async def test_an_order_id_that_is_no_text_is_no_checkout(tmp_path: Path) -> None:
