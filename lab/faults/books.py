@@ -9,7 +9,7 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,18 +62,26 @@ def make_order(load: Load, number: int) -> dict[str, Any]:
 
 
 async def read_durable(
-    client: httpx.AsyncClient, system: System, sent: Sequence[Sent], load: Load, patience_s: float
+    client: httpx.AsyncClient,
+    system: System,
+    sent: Sequence[Sent],
+    load: Load,
+    patience_s: float,
+    acknowledged: Callable[[], Awaitable[None]],
 ) -> Books:
-    """The books of an arm that keeps some, once no order is in progress, or patience is out."""
+    """The books of an arm that keeps some, once no order is in progress, or patience is out.
+
+    `acknowledged` is awaited then: it returns once no event is left that may be heard, and done, again.
+    """
     await wait_until_quiet(client, system, Patience(patience_s, try_s=5.0))
-    await _until_acknowledged(client, system)
+    await acknowledged()
     told = [order async for order in list_checkouts(client, system, READ)]
     effects = await read_all_effects(client, system, READ)
     orders = {order.order_id: order for order in map(parse_order, told)}
     return Books(_intentions(sent, load, _by_mark(told)), effects, orders, attempts(told))
 
 
-async def _until_acknowledged(client: httpx.AsyncClient, system: System) -> None:
+async def until_acknowledged(client: httpx.AsyncClient, system: System) -> None:
     """Wait until no event is left that the broker would deliver again: it might be done twice.
 
     Raises `LabError` where one still is after some twenty seconds.

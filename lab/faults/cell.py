@@ -19,7 +19,7 @@ from lab.arms import BOOK, Arm, make_tree
 from lab.bench.whole import SUPERVISOR, whole_system
 from lab.client import Patience, open_client
 from lab.errors import LabError
-from lab.faults.books import Books, make_key, make_order, read_durable, read_naive
+from lab.faults.books import Books, make_key, make_order, read_durable, read_naive, until_acknowledged
 from lab.faults.catalogue import Fault, Load
 from lab.faults.judging import Figures, Span, judge
 from lab.faults.rush import Rush
@@ -111,7 +111,8 @@ async def _run(arm: Arm, fault: Fault, seed: int, folder: Path) -> Cell:
         left_s = max(1.0, healed + load.patience_s - time.time())
         told: Books
         if arm.durable:
-            told = await read_durable(client, whole.system, traffic.sent, load, left_s)
+            acknowledged = partial(until_acknowledged, client, whole.system)
+            told = await read_durable(client, whole.system, traffic.sent, load, left_s, acknowledged)
         else:
             told = await read_naive(client, whole.system, traffic.sent, load, left_s, book)
     figures = judge(told.intentions, told.effects, told.orders, Span(began, healed), told.attempts_per_order)

@@ -49,7 +49,7 @@ def test_the_simulation_sees_what_a_lesser_synchronous_loses(tmp_path: Path, rec
     for package in ("checkout", "servicekit"):
         shutil.copytree(ROOT / package, sources / package, ignore=shutil.ignore_patterns("__pycache__"))
     module = sources / "servicekit" / "db.py"
-    weakened = module.read_text().replace("PRAGMA synchronous=FULL", "PRAGMA synchronous=NORMAL")
+    weakened = module.read_text().replace("PRAGMA synchronous={sync}", "PRAGMA synchronous=NORMAL")
     assert weakened != module.read_text()
     module.write_text(weakened)
     recording = record_accepts(tmp_path, recorder, sources, ORDERS)

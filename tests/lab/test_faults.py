@@ -242,8 +242,14 @@ async def test_a_key_that_made_two_orders_is_seen_whatever_the_arm_remembers_of_
 ) -> None:
     first, second = marked(fake, 0), marked(fake, 0)
     sent = [Sent(0, "k0", 1.0, 2, second), Sent(1, "k1", 2.0, 3, None, "no answer")]
+    waited: list[str] = []
+
+    async def acknowledged() -> None:
+        waited.append("for the broker")
+
     async with fake.client as client:
-        told = await read_durable(client, fake.system, sent, Load(), 1.0)
+        told = await read_durable(client, fake.system, sent, Load(), 1.0, acknowledged)
+    assert waited == ["for the broker"]
     assert told.intentions[0].order_ids == {first, second}
     assert (told.intentions[1].order_ids, told.intentions[1].told) == (frozenset(), None)
     assert told.orders is not None
