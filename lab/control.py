@@ -10,6 +10,7 @@ import contextlib
 import hmac
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ LINE_LIMIT_BYTES = 4096
 REQUEST_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 30.0  # a stop takes up to the grace of ten seconds, and a bit
 CONNECTIONS = 32
+READY_POLL_S = 0.05
 VERBS = {
     "stop": "End a process and keep it ended until `duet start`.",
     "start": "Start a stopped process.",
@@ -87,6 +89,17 @@ def call(
     if not reply["ok"]:
         raise LabError(str(reply["error"]), int(reply["exit_code"]))
     return reply["result"]
+
+
+async def until_ready(system: System, name: str, timeout_s: float) -> None:
+    """Return once a process is ready. Raises `LabError` if it is not in time, or as `call` does."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        rows: list[dict[str, Any]] = await asyncio.to_thread(call, system, "ps")
+        if any(row["name"] == name and row["ready"] for row in rows):
+            return
+        await asyncio.sleep(READY_POLL_S)
+    raise LabError(f"{name} is not ready after {timeout_s:.0f} s", FAILED)
 
 
 def register(app: typer.Typer) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -45,20 +46,16 @@ class Sent:
         return self.order_id is not None and self.tries == 1
 
 
-@dataclass
-class Traffic:
+@dataclass(kw_only=True)
+class OpenLoop(ABC):
     """Orders, `rate` a second, from `start` to `stop`. `lag_s` is how late it was at worst.
 
     `style` is what is asked for by name; None: nothing is. `order` and `key` make the body and the
     Idempotency-Key of an order from its number, counted from 0.
     """
 
-    client: httpx.AsyncClient
-    url: str
     style: str | None
     rate: float
-    accepted: SyncedLines | None = None
-    patience: Patience = PATIENCE
     order: Callable[[int], Mapping[str, Any]] = mixed_order
     key: Callable[[int], str] = lambda _: str(uuid.uuid4())
     sent: list[Sent] = field(default_factory=list)
@@ -71,7 +68,7 @@ class Traffic:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Place no more, and wait for the answers: at most the patience with the last one."""
+        """Place no more, and wait for the answers. Raises what `_run` raises."""
         self._stopped.set()
         if self._task is not None:
             await self._task
@@ -80,8 +77,22 @@ class Traffic:
         """Give up at once."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError, OSError):
                 await self._task
+
+    @abstractmethod
+    async def _run(self) -> None:
+        """Place orders until told to stop, then wait for answers, for a bounded time."""
+
+
+@dataclass(kw_only=True)
+class Traffic(OpenLoop):
+    """Traffic of careful clients; the last answer is there within the patience."""
+
+    client: httpx.AsyncClient
+    url: str
+    accepted: SyncedLines | None = None
+    patience: Patience = PATIENCE
 
     async def _run(self) -> None:
         started, number = time.time(), 0

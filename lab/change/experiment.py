@@ -56,7 +56,13 @@ async def carry_out(
         contracts = await system.contracts(arm.style)
         if not careless:
             found.seen_before = await observe(system.system, client, tree.root, arm.style)
-        traffic = Traffic(client, system.system.url(CONDUCTOR), arm.style, shape.rate, accepted)
+        traffic = Traffic(
+            client=client,
+            url=system.system.url(CONDUCTOR),
+            style=arm.style,
+            rate=shape.rate,
+            accepted=accepted,
+        )
         stack.push_async_callback(traffic.abort)
         traffic.start()
         found.began = time.time()

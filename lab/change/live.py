@@ -7,7 +7,6 @@ runs the tree's own code.
 import asyncio
 import hashlib
 import json
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from lab.bench.children import running
 from lab.bench.whole import free_port_base
 from lab.change.tree import Tree
 from lab.client import Call, Patience, expect, send
-from lab.control import call
+from lab.control import call, until_ready
 from lab.errors import FAILED, LabError
 from lab.reading import list_checkouts
 from lab.system import CONDUCTOR, System, discover_services
@@ -28,7 +27,6 @@ from lab.system import CONDUCTOR, System, discover_services
 START_S = 90.0
 STOP_S = 30.0
 READY_S = 60.0
-POLL_S = 0.05
 ASK = Patience(20.0)
 REST, EVENTS = "REST", "events"
 PATHS = {REST: "/openapi.json", EVENTS: "/asyncapi"}
@@ -55,13 +53,7 @@ class Live:
 
     async def ready(self, name: str) -> None:
         """Return once the process of a service that was just deployed is ready. Raises `LabError`."""
-        deadline = time.monotonic() + READY_S
-        while time.monotonic() < deadline:
-            rows: list[dict[str, Any]] = await asyncio.to_thread(call, self.system, "ps")
-            if any(row["name"] == name and row["ready"] for row in rows):
-                return
-            await asyncio.sleep(POLL_S)
-        raise LabError(f"{name} was deployed and is not ready after {READY_S:.0f} s", FAILED)
+        await until_ready(self.system, name, READY_S)
 
     async def contracts(self, style: str) -> dict[str, str]:
         """The digest of each document that says what is taken and told in a style, by service and kind.

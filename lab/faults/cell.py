@@ -25,7 +25,7 @@ from lab.faults.judging import Figures, Span, judge
 from lab.faults.rush import Rush
 from lab.faults.scene import Scene
 from lab.system import CONDUCTOR, System
-from lab.traffic import Sent, Traffic
+from lab.traffic import OpenLoop, Sent, Traffic
 
 # A try outlasts the 5 s which the naive arms themselves give a call or a publish.
 TRY_S = 6.0
@@ -129,11 +129,15 @@ def why_refused(sent: Iterable[Sent]) -> dict[str, int]:
     return dict(heard.most_common())
 
 
-def _traffic(arm: Arm, load: Load, seed: int, system: System, client: httpx.AsyncClient) -> Traffic | Rush:
+def _traffic(arm: Arm, load: Load, seed: int, system: System, client: httpx.AsyncClient) -> OpenLoop:
     """The clients of a cell, the same for every arm; not started yet."""
     order, key = partial(make_order, load), partial(make_key, seed)
     if load.rush:
-        return Rush(system.port(CONDUCTOR), arm.style, load.rate, TRY_S, order, key)
+        return Rush(
+            port=system.port(CONDUCTOR), try_s=TRY_S, style=arm.style, rate=load.rate, order=order, key=key
+        )
     patience = Patience(CLIENT_S, TRY_S)
     url = system.url(CONDUCTOR)
-    return Traffic(client, url, arm.style, load.rate, patience=patience, order=order, key=key)
+    return Traffic(
+        client=client, url=url, patience=patience, style=arm.style, rate=load.rate, order=order, key=key
+    )

@@ -1,22 +1,19 @@
 """A rush of orders: far more than a client library keeps up with, open loop, each tried once.
 
-It looks to a cell as `lab.traffic.Traffic` does. It refuses to retry: whoever asked again would offer more
-than the rate that is stated.
+It refuses to retry: whoever asked again would offer more than the rate that is stated.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import orjson
 
 from lab.bench.connections import Connections, Due
 from lab.bench.orders import ACCEPTED
 from lab.bench.wire import Reply, encode_request
-from lab.traffic import Sent
+from lab.traffic import OpenLoop, Sent
 
 CONNECTIONS = 512  # well below the usual bound on open files; an order that finds all of them busy waits
 
@@ -27,43 +24,15 @@ class _Numbered(Due):
     key: str = ""
 
 
-@dataclass
-class Rush:
-    """Orders, `rate` a second, from `start` to `stop`; each has `try_s` for its answer.
-
-    `sent` and `lag_s` are those of `Traffic`.
-    """
+@dataclass(kw_only=True)
+class Rush(OpenLoop):
+    """Each order has `try_s` for its answer. `stop` raises `OSError` if nothing listened."""
 
     port: int
-    style: str | None
-    rate: float
     try_s: float
-    order: Callable[[int], Mapping[str, Any]]
-    key: Callable[[int], str]
-    sent: list[Sent] = field(default_factory=list)
-    lag_s: float = 0.0
     _left: int = 0
-    _task: asyncio.Task[None] | None = None
-    _stopped: asyncio.Event = field(default_factory=asyncio.Event)
     _all_answered: asyncio.Event = field(default_factory=asyncio.Event)
     _to_wall_s: float = field(default_factory=lambda: time.time() - time.perf_counter())
-
-    def start(self) -> None:
-        """Begin to place orders."""
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        """Place no more, and wait for the answers: at most one try. Raises `OSError` if nothing listened."""
-        self._stopped.set()
-        if self._task is not None:
-            await self._task
-
-    async def abort(self) -> None:
-        """Give up at once."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError, OSError):
-                await self._task
 
     async def _run(self) -> None:
         connections = Connections(self._hear)

@@ -9,21 +9,18 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lab.control import call
+from lab.control import call, until_ready
 from lab.errors import FAILED, LabError
 from lab.system import BROKER, CONDUCTOR, MAILBOX, System
 from lab.wire.control import set_weather
 from lab.wire.weather import CLEAR, Weather
 
 READY_S = 30.0
-POLL_S = 0.05
 LOCK_S = 10.0  # until the database's own writer is between two transactions
 MOUNT_S = 10.0
 DISK = "disk"
@@ -53,13 +50,7 @@ class Scene:
 
     async def ready(self, name: str) -> None:
         """Return once the process is ready. Raises `LabError` if it is not in time."""
-        deadline = time.monotonic() + READY_S
-        while time.monotonic() < deadline:
-            rows: list[dict[str, Any]] = await asyncio.to_thread(call, self.system, "ps")
-            if any(row["name"] == name and row["ready"] for row in rows):
-                return
-            await asyncio.sleep(POLL_S)
-        raise LabError(f"{name} is not ready after {READY_S:.0f} s", FAILED)
+        await until_ready(self.system, name, READY_S)
 
     @asynccontextmanager
     async def held(self, name: str, by: str, until: str) -> AsyncIterator[None]:

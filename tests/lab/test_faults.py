@@ -295,7 +295,7 @@ async def test_a_rush_sends_at_intended_times_and_hears_of_every_order_once() ->
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        rush = Rush(port, None, 100.0, 0.2, partial(make_order, Load()), str)
+        rush = Rush(port=port, try_s=0.2, style=None, rate=100.0, order=partial(make_order, Load()), key=str)
         rush.start()
         async with asyncio.timeout(10):
             await answered.wait()

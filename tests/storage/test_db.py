@@ -15,8 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Column, Connection, MetaData, Table, create_engine, make_url, select, text
-from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy import Column, Connection, Dialect, MetaData, Table, create_engine, make_url, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from servicekit import db
@@ -46,24 +45,25 @@ def locked_out(url: str) -> Iterator[None]:
     engine.dispose()
 
 
-def failing_commits(
+async def failing_commits(
     database: Database, monkeypatch: pytest.MonkeyPatch, *, committed: bool, times: int = 1
 ) -> None:
-    """The next commits get no answer; whether they took place is up to `committed`."""
-    commit: Callable[[DefaultDialect, Any], None] = DefaultDialect.do_commit
+    """The next commits of this database get no answer; whether they took place is up to `committed`."""
+    dialect: Dialect = await database.write(lambda connection: connection.dialect)
+    commit: Callable[[Any], None] = dialect.do_commit
     left = times
 
-    def without_answer(dialect: DefaultDialect, connection: Any) -> None:
+    def without_answer(connection: Any) -> None:
         nonlocal left
         if left == 0:
-            commit(dialect, connection)
+            commit(connection)
             return
         left -= 1
         if committed:
-            commit(dialect, connection)
+            commit(connection)
         raise DRIVER_ERRORS[database.dialect]("the connection went away")
 
-    monkeypatch.setattr(DefaultDialect, "do_commit", without_answer)
+    monkeypatch.setattr(dialect, "do_commit", without_answer)
 
 
 async def test_what_was_written_is_read_back(database: Database) -> None:
@@ -120,7 +120,7 @@ async def test_an_error_of_a_lone_item_is_its_result_and_the_next_item_works(dat
 async def test_a_commit_without_an_answer_is_redone_and_already_there_counts(
     database: Database, monkeypatch: pytest.MonkeyPatch, committed: bool
 ) -> None:
-    failing_commits(database, monkeypatch, committed=committed)
+    await failing_commits(database, monkeypatch, committed=committed)
     assert await database.batch(keep, [("a", 1), ("b", 2)]) == ["there" if committed else "new"] * 2
     assert await database.read(names) == {"a", "b"}
 
@@ -128,7 +128,7 @@ async def test_a_commit_without_an_answer_is_redone_and_already_there_counts(
 async def test_a_group_redone_item_by_item_survives_a_commit_without_an_answer(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing_commits(database, monkeypatch, committed=True)
+    await failing_commits(database, monkeypatch, committed=True)
     results = await database.batch(keep, [("a", 1), ("too-large", 2**63), ("b", 2)])
     assert (results[0], results[2]) == ("there", "there")
     assert isinstance(results[1], Exception)
@@ -156,7 +156,7 @@ async def test_commits_that_never_get_an_answer_end_as_unavailable_for_all(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        failing_commits(database, broken, committed=False, times=1_000)
+        await failing_commits(database, broken, committed=False, times=1_000)
         with pytest.raises(StorageUnavailableError, match="the connection went away"):
             await database.batch(keep, [("a", 1), ("b", 2)])
     assert await database.read(names) == set()
