@@ -1,11 +1,13 @@
 """Checkouts by Locust, on two clocks: `ack`, until the 2xx, and `completion`, until every step is final.
 
-`locust -f loadtest/locustfile.py --headless --host http://127.0.0.1:8000 --users 50 --spawn-rate 50 -t 30s`
+`locust -f loadtest/locustfile.py --headless --host http://127.0.0.1:8000 --users 50 --spawn-rate 50 -t 30s
+--stop-timeout 90`
 
 Each user begins one order a second at most (`constant_throughput`) and waits until it is final: a closed
 loop. A server that stalls is asked less often while it does, so the tail is too good; where the tail matters
 use k6.js or `duet compare`. Settings from the environment: STYLE (empty: the service's own), TOKEN (a
-caller's key). The run fails (exit code 1) if one order was refused or not completed.
+caller's key), LONGEST_WAIT_S (for an order to be completed, 60). The run fails (exit code 1) if one order was
+refused or not completed; `--stop-timeout`, longer than that wait, lets the orders of the last moment end.
 """
 
 import os
@@ -16,7 +18,7 @@ from locust import HttpUser, constant_throughput, events, task
 
 STYLE = os.environ.get("STYLE", "")
 TOKEN = os.environ.get("TOKEN", "")
-LONGEST_WAIT_S = 60.0
+LONGEST_WAIT_S = float(os.environ.get("LONGEST_WAIT_S", "60"))
 ONE_WAIT_S = 20
 
 

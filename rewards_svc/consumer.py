@@ -51,6 +51,11 @@ def handle(connection: Connection, events: Sequence[OrderCreated]) -> list[Succe
     return [_credited(next(entries)) if event.customer.rewards_member else NOT_JOINED for event in events]
 
 
+def takes_time(event: OrderCreated) -> bool:
+    """Whether there is anything to do for it, which a simulated service takes its time for."""
+    return event.customer.rewards_member
+
+
 def participant(
     bus: Bus, database: Database, settings: Settings, registry: CollectorRegistry
 ) -> Participant[OrderCreated]:
@@ -64,6 +69,7 @@ def participant(
         model=OrderCreated,
         handle=handle,
         registry=registry,
+        takes_time=takes_time,
     )
 
 

@@ -53,7 +53,8 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 class Participant(Generic[M]):
     """One service's part: its durable consumer is named as its broker user is, and so are its outcomes.
 
-    `model` is what it reads of an event's data; `handled` is called after new effects.
+    `model` is what it reads of an event's data; `handled` is called after new effects. An event for which
+    there is nothing to do `takes_time` of no simulated service: nobody who is told things would be told that.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Participant(Generic[M]):
         handle: Handle[M],
         registry: CollectorRegistry,
         handled: Callable[[], None] = lambda: None,
+        takes_time: Callable[[M], bool] = lambda _: True,
     ) -> None:
         self._bus = bus
         self._database = database
@@ -78,6 +80,7 @@ class Participant(Generic[M]):
         self._event: type[CloudEvent[M]] = CloudEvent[model]  # type: ignore[valid-type] # made at run time
         self._take_effect = partial(take_effect, handle=handle, max_refusals=settings.max_refusals)
         self._handled = handled
+        self._takes_time = takes_time
         self._metrics = _Metrics(registry)
         self._declare_at = 0.0
 
@@ -111,8 +114,10 @@ class Participant(Generic[M]):
         """Let each event wait for its own time, beside the others, while more are heard."""
 
         async def wait(message: Message) -> bool:
+            data = read(message, self._event).data
             try:
-                await simulated_wait()
+                if data is None or self._takes_time(data):
+                    await simulated_wait()
             except SimulatedTroubleError as exc:
                 await self._put_off(message, exc)
                 return False

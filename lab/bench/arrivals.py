@@ -30,6 +30,7 @@ from lab.bench.orders import Origin, PreparedOrder, encode_order, prepare_orders
 from lab.bench.wire import Reply
 
 CONNECTIONS = 256  # orders beyond so many in flight wait for one, and that counts as latency
+HANDED_IN = 202
 LEAD_S = 0.1  # from the last connection to the start
 
 Process = Literal["poisson", "constant"]
@@ -68,9 +69,10 @@ class OpenPlan:
 class Arrivals:
     """What came of an open plan. `opens_at` and `closes_at`, of the measured time, are in seconds since 1970.
 
-    `due` orders were to leave in all; `lag_ms` is how late the generator itself was. `cpu_s` are CPU seconds
-    within the measured time: of the plan's processes, the `generator`, and all `others` together. The file
-    holds a JSON array of [order id, intended time in seconds since 1970, ack latency in ms, of a member].
+    `due` orders were to leave in all; `handed_in` were answered 202, not finished yet; `lag_ms` is how late
+    the generator itself was. `cpu_s` are CPU seconds within the measured time: of the plan's processes, the
+    `generator`, and all `others` together. The file holds a JSON array of [order id, intended time in seconds
+    since 1970, ack latency in ms, of a member].
     """
 
     opens_at: float
@@ -80,6 +82,7 @@ class Arrivals:
     errors: dict[str, int]
     lag_ms: dict[str, float]
     cpu_s: dict[str, float]
+    handed_in: int = 0
 
 
 class Tally:
@@ -88,6 +91,7 @@ class Tally:
     def __init__(self, style: str, due: int) -> None:
         self.rows: list[tuple[str, float, float, bool]] = []
         self.errors: Counter[str] = Counter()
+        self.handed_in = 0
         self.all_answered = asyncio.Event()
         self.wall_offset_s = time.time() - time.perf_counter()  # to seconds since 1970
         self._style = style
@@ -107,6 +111,7 @@ class Tally:
         else:
             self._seen.add(order_id)
             self.rows.append((order_id, due.intended + self.wall_offset_s, took_ms, due.member))
+            self.handed_in += reply is not None and reply.status == HANDED_IN
         self._left -= 1
         if self._left == 0:
             self.all_answered.set()
@@ -175,6 +180,7 @@ async def run_open(plan: OpenPlan, orders: Sequence[PreparedOrder]) -> Arrivals:
         errors=dict(tally.errors),
         lag_ms=quantiles(lags_ms),
         cpu_s=cpu_s,
+        handed_in=tally.handed_in,
     )
 
 

@@ -123,4 +123,4 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def _megabytes(process: psutil.Process) -> float:
     memory: Any = process.memory_full_info()
-    return float(getattr(memory, "pss", memory.rss)) / 2**20
+    return float(getattr(memory, "pss", memory.rss)) / 1e6

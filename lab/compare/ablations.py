@@ -4,7 +4,7 @@ Without them a client, a disk or a retry may be taken for a style. Each is a pai
 without, of one style, measured like any two arms; the figures of all ablations are corrected together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,13 @@ ABLATIONS = (
         "the conductor's calls go through httpx's own connection pool instead of aiohttp's",
         (ORCHESTRATION,),
         {"CHECKOUT_HTTP_POOL": "httpx"},
+    ),
+    Ablation(
+        "batching",
+        "batches of events",
+        "each service handles its events one by one, each in a transaction of its own",
+        (CHOREOGRAPHY,),
+        {f"{service}_EVENT_BATCH": "1" for service in SERVICES[1:]},
     ),
     Ablation(
         "broker-sync",
@@ -120,9 +127,8 @@ async def measure_ablations(
     advance: Advance,
     settings: Mapping[str, str] | None = None,
     keep: Keep = lambda *_: None,
-) -> list[Ablated]:
+) -> AsyncIterator[Ablated]:
     """Measure every ablation in each style that it concerns, all under `settings`. Raises `LabError`."""
-    found = []
     for ablation in ABLATIONS:
         for style in ablation.styles:
             as_it_is = Arm(AS_IT_IS, style, settings or {})
@@ -131,8 +137,7 @@ async def measure_ablations(
             name = f"without {ablation.name} ({style})"
             scenario = Scenario(name, "", "", (as_it_is, without), load, rounds, fresh=False)
             windows = (await measure(rig, scenario, seed, advance, keep)).windows
-            found.append(Ablated(ablation, style, load, windows, _figures(windows)))
-    return found
+            yield Ablated(ablation, style, load, windows, _figures(windows))
 
 
 def _figures(windows: Sequence[Window]) -> list[Figure]:

@@ -119,7 +119,7 @@ class Capacity:
 
     @property
     def troubles(self) -> list[str]:
-        """Why it is not to be used, if it is not: no result, or a ledger that does not balance."""
+        """Why it is not to be used, if it is not: no result, a wrong ledger, or the generator's own limit."""
         told = []
         for search in self.searches:
             where = f"capacity, {search.arm}, round {search.round}"
@@ -131,6 +131,8 @@ class Capacity:
             for step in search.steps:
                 if not step.window.ledger.get("balances"):
                     told.append(f"{where}, {step.rate:.0f}/s: {step.window.broken}")
+                elif step.why_missed and step.window.lateness:
+                    told.append(f"{where}, {step.rate:.0f}/s: missed, but {step.window.lateness}")
         return told
 
     def as_document(self) -> dict[str, Any]:
@@ -208,4 +210,6 @@ def _step(step: Step) -> dict[str, Any]:
         "errors": window.errors,
         "balances": window.ledger.get("balances"),
         "generator_lag_p99_ms": window.generator_lag_ms.get("p99"),
+        "ledger": window.ledger,
+        "histograms": window.histograms,
     }

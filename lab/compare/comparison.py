@@ -13,15 +13,19 @@ from lab.compare.arms import both_styles
 from lab.compare.capacity import Capacity, measure_capacity
 from lab.compare.claims import Claim, judge_claims
 from lab.compare.rig import rig
-from lab.compare.rows import keep_rows
+from lab.compare.rows import forget_rows, keep_rows
 from lab.compare.scenarios import Advance, Keep, Measured, Scenario, measure
 from lab.compare.shapes import Shape
 from lab.compare.windows import Raw, Window
+from lab.errors import LabError
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that a run found. It passed if every ledger balances and no figure rests on a bad window."""
+    """All that a run found. It passed if every ledger balances and no figure rests on a bad window.
+
+    `broke_off` is what ended it early; `generator_first`: the generator ran at a real-time priority.
+    """
 
     shape: Shape
     setting: Setting
@@ -33,12 +37,15 @@ class Comparison:
     extra: Sequence[Measured] = ()
     ablations: Sequence[Ablated] = ()
     claims: Sequence[Claim] = ()
+    broke_off: str = ""
+    generator_first: bool = False
     made_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def troubles(self) -> list[str]:
         """Why the run has failed; empty if it has not."""
-        told = [trouble for each in self.parts for trouble in each.troubles]
+        told = [f"the run broke off: {self.broke_off}"] if self.broke_off else []
+        told += [trouble for each in self.parts for trouble in each.troubles]
         return told + ([] if self.capacity is None else self.capacity.troubles)
 
     @property
@@ -65,6 +72,7 @@ class Comparison:
             "command": self.command,
             "setting": asdict(self.setting),
             "seed": self.seed,
+            "generator_priority": "real-time" if self.generator_first else "normal",
             "arms": [arm.as_document() for arm in self.scenarios[0].scenario.arms],
             "scenarios": [each.as_document() for each in self.scenarios],
             "aa": None if self.aa is None else self.aa.as_document(),
@@ -81,10 +89,21 @@ class Comparison:
 async def run(
     shape: Shape, folder: Path, seed: int, command: str, out: Path | None, advance: Advance
 ) -> Comparison:
-    """Measure everything in `folder`; `out`, if given, gets each window's orders. Raises `LabError`."""
+    """Measure everything in `folder`; `out`, if given, gets each window's orders.
+
+    What breaks off after the first scenario keeps what was found before. Raises `LabError`.
+    """
     setting = await asyncio.to_thread(describe, folder)
+    if out is not None:
+        forget_rows(out)
     keep = _keeper(out)
     advance("starting")
+    scenarios: list[Measured] = []
+    extra: list[Measured] = []
+    ablated: list[Ablated] = []
+    judged: list[Claim] = []
+    aa = found = None
+    broke_off = ""
     async with rig(folder) as measuring:
         for arm in shape.scenarios[0].arms:
             if arm.target is not None:
@@ -93,22 +112,42 @@ async def run(
         async def done(scenario: Scenario) -> Measured:
             return await measure(measuring, scenario, seed, advance, keep)
 
-        scenarios = [await done(scenario) for scenario in shape.scenarios]
-        aa = None if shape.aa is None else await done(shape.aa)
-        found = None
-        if shape.capacity is not None:
-            arms = both_styles(shape.settings)
-            found = await measure_capacity(measuring, arms, shape.capacity, seed, advance)
-        extra = [await done(scenario) for scenario in shape.extra]
-        ablated: list[Ablated] = []
-        if shape.ablations is not None:
-            load, rounds = shape.ablations
-            ablated = await measure_ablations(measuring, load, rounds, seed, advance, shape.settings, keep)
-    judged: list[Claim] = []
-    if found is not None and extra:
-        bare, real_times = scenarios
-        judged = judge_claims(bare, real_times, found, {each.scenario.name: each for each in extra})
-    return Comparison(shape, setting, seed, command, scenarios, aa, found, extra, ablated, judged)
+        try:
+            for scenario in shape.scenarios:
+                scenarios.append(await done(scenario))
+            aa = None if shape.aa is None else await done(shape.aa)
+            if shape.capacity is not None:
+                arms = both_styles(shape.settings)
+                found = await measure_capacity(measuring, arms, shape.capacity, seed, advance)
+            for scenario in shape.extra:
+                extra.append(await done(scenario))
+            if found is not None and extra:
+                bare, real_times = scenarios
+                judged = judge_claims(bare, real_times, found, {each.scenario.name: each for each in extra})
+            if shape.ablations is not None:
+                load, rounds = shape.ablations
+                async for each in measure_ablations(
+                    measuring, load, rounds, seed, advance, shape.settings, keep
+                ):
+                    ablated.append(each)
+        except LabError as error:
+            if not scenarios:
+                raise
+            broke_off = str(error)
+    return Comparison(
+        shape,
+        setting,
+        seed,
+        command,
+        scenarios,
+        aa,
+        found,
+        extra,
+        ablated,
+        judged,
+        broke_off,
+        measuring.generator_first,
+    )
 
 
 def _keeper(out: Path | None) -> Keep:

@@ -148,10 +148,14 @@ class SystemBench:
         return _reckoned(self._raws[known:], effects, OWED_BY_MEMBERS, map(as_document, found[known:]))
 
     async def _count(self) -> traffic.Counts | None:
+        """None if nothing is to be counted, or can be: messages still wait, which the ledger tells of."""
         if not self._counts:
             return None
-        async with broker.connect(self._whole.system) as jetstream:
-            return await traffic.count(self._client, self._whole.system, jetstream)
+        try:
+            async with broker.connect(self._whole.system) as jetstream:
+                return await traffic.count(self._client, self._whole.system, jetstream)
+        except LabError:
+            return None
 
 
 class TargetBench:
@@ -164,15 +168,16 @@ class TargetBench:
         self._pending: list[Raw] = []
 
     async def measure(self, arm: Arm, load: Load, number: int, seed: int) -> None:
-        """One window; then wait until its effects are there, for a minute at most."""
+        """One window; then wait until its effects are there, for a minute at most. Raises `LabError`."""
         origin = self._target.origin
         plan, arrivals, rows = await self._generator.drive(arm, origin, load, seed, {})
         self._pending.append(Raw(arm.name, number, plan, arrivals, rows))
-        patience = Patience(TARGET_QUIET_S)
-        for _ in range(round(TARGET_QUIET_S / TARGET_POLL_S)):
-            if len(completions(rows, await self._effects(), self._members_only)) == len(rows):
-                return
-            await patience.sleep(TARGET_POLL_S)
+        with contextlib.suppress(TimeoutError):  # what is not there then, the ledger tells of
+            async with asyncio.timeout(TARGET_QUIET_S):
+                while True:
+                    if len(completions(rows, await self._effects(), self._members_only)) == len(rows):
+                        return
+                    await asyncio.sleep(TARGET_POLL_S)
 
     async def reckon(self) -> list[tuple[Raw, Window]]:
         """Read its effects: each order that it accepted is to have each one exactly once."""
@@ -190,12 +195,18 @@ class TargetBench:
 
 
 class Rig:
-    """Starts systems for measuring, one at a time, each in a folder of its own."""
+    """Starts systems for measuring, one at a time, each in a folder of its own.
 
-    def __init__(self, folder: Path, child: Child, client: httpx.AsyncClient) -> None:
+    `generator_first`: the generator runs at a real-time priority.
+    """
+
+    def __init__(
+        self, folder: Path, child: Child, client: httpx.AsyncClient, *, generator_first: bool
+    ) -> None:
         self._folder = folder
         self._generator = Generator(child, folder / "rows.json")
         self._client = client
+        self.generator_first = generator_first
         self._systems = 0
 
     @asynccontextmanager
@@ -227,19 +238,23 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
         child = await stack.enter_async_context(
             running("load generator", "lab.bench.arrivals", env={}, log=log, talks=True)
         )
-        _put_first(child.process.pid)
+        first = _put_first(child.process.pid)
         client = await stack.enter_async_context(open_client())
-        yield Rig(folder, child, client)
+        yield Rig(folder, child, client, generator_first=first)
 
 
-def _put_first(pid: int) -> None:
+def _put_first(pid: int) -> bool:
     """Let the generator go before what it measures, as a client on a machine of its own would.
 
     It takes Linux and rights that a person may not have: without them its lag is larger, and is reported.
     """
-    if sys.platform == "linux":
-        with contextlib.suppress(PermissionError):
-            os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(1))
+    if sys.platform != "linux":
+        return False
+    try:
+        os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        return False
+    return True
 
 
 def _reckoned(

@@ -33,6 +33,7 @@ class Scenario:
     """One workload. `fresh`: each window has a system of its own; else one system serves all of them.
 
     `service_time` and `error_rate` are what its services simulate, by name, as they were asked for.
+    `about_refusals`: orders that are refused are what it is to show, so they spoil nothing.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Scenario:
     fresh: bool
     service_time: Mapping[str, str] = field(default_factory=dict)
     error_rate: Mapping[str, str] = field(default_factory=dict)
+    about_refusals: bool = False
 
     @property
     def steps(self) -> int:
@@ -63,10 +65,15 @@ class Measured:
     def troubles(self) -> list[str]:
         """Why figures of this scenario are not to be used, if they are not."""
         return [
-            f"{self.scenario.name}, {window.arm}, round {window.round}: {window.trouble}"
+            f"{self.scenario.name}, {window.arm}, round {window.round}: {trouble}"
             for window in self.windows
-            if window.trouble
+            if (trouble := self._trouble(window))
         ]
+
+    def _trouble(self, window: Window) -> str | None:
+        if self.scenario.about_refusals and window.refused:
+            return window.broken or window.lateness
+        return window.trouble
 
     def as_document(self) -> dict[str, Any]:
         """As plain JSON values."""

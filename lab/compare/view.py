@@ -56,6 +56,8 @@ def _doubts(found: Comparison) -> Iterator[str]:
     foreign = max(window.others_cpu_share or 0.0 for part in found.parts for window in part.windows)
     if foreign > QUIET_CPU_SHARE:
         yield f"the machine was not quiet: other processes used up to {foreign:.0%} of a core in a window"
+    if not found.generator_first:
+        yield "the load generator had no real-time priority (that takes root): it competed with the system"
     pairs = min(measured.scenario.rounds for measured in found.scenarios)
     if pairs < LEAST_PAIRS:
         yield f"{pairs} pairs are a look, not a verdict: it takes {LEAST_PAIRS} at least"

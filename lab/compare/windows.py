@@ -64,7 +64,8 @@ class Window:
 
     `cpu_ms` is CPU time by process for each order completed in it; `others_cpu_share` is what other programs
     used, of one core (None where the arm's own are unknown). `turned_away` counts 503s, `errors` what
-    else was not accepted, by slug. `clamped` latencies were of two minutes or more, and count as two minutes.
+    else was not accepted, by slug, `handed_in` 202s. `clamped` latencies were of two minutes or more, and
+    count as two minutes.
     """
 
     arm: str
@@ -86,6 +87,7 @@ class Window:
     others_cpu_share: float | None
     histograms: dict[str, str]
     clamped: int = 0
+    handed_in: int = 0
     ledger: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -110,11 +112,22 @@ class Window:
     @property
     def trouble(self) -> str | None:
         """Why this window's figures are not to be used, if they are not."""
-        lag, p99 = self.generator_lag_ms.get("p99", 0.0), self.ack_ms.get("p99", 0.0)
         if self.broken:
             return self.broken
-        if refused := self.turned_away + sum(self.errors.values()):
-            return f"{refused} of {self.due} orders were not accepted: its latencies are of the others only"
+        if self.refused:
+            lacking = f"{self.refused} of {self.due} orders were not accepted"
+            return f"{lacking}: its latencies are of the others only"
+        return self.lateness
+
+    @property
+    def refused(self) -> int:
+        """How many orders were not accepted."""
+        return self.turned_away + sum(self.errors.values())
+
+    @property
+    def lateness(self) -> str | None:
+        """How late the generator was, if it was too late for what it measured."""
+        lag, p99 = self.generator_lag_ms.get("p99", 0.0), self.ack_ms.get("p99", 0.0)
         if lag > max(MOST_LAG_MS, MOST_LAG_SHARE * p99):
             return f"its generator was {lag:.1f} ms late at p99, too much for an ack p99 of {p99:.1f} ms"
         return None
@@ -223,5 +236,6 @@ def summarise(raw: Raw, ledger: dict[str, Any]) -> Window:
         others_cpu_share=others_s / length_s if cpu_s.keys() - {"generator"} else None,
         histograms={"ack": histograms.encode(ack), "completion": histograms.encode(completion)},
         clamped=histograms.clamped(ack) + histograms.clamped(completion),
+        handed_in=raw.arrivals.handed_in,
         ledger=ledger,
     )

@@ -20,6 +20,7 @@ from lab import broker
 from lab.arms import read_book
 from lab.client import Patience
 from lab.coupling import traffic
+from lab.errors import LabError
 from lab.faults.catalogue import Load
 from lab.faults.judging import Intention
 from lab.ledger import Effect, Order
@@ -38,12 +39,16 @@ POISON = {"sku": "REFUSE-ME", "quantity": 1, "unit_price_minor": 100}
 
 @dataclass(frozen=True)
 class Books:
-    """What an arm and its services say in the end; `orders` is None for an arm without books."""
+    """What an arm and its services say in the end; `orders` is None for an arm without books.
+
+    `trouble` is why it may not be the end.
+    """
 
     intentions: Sequence[Intention]
     effects: Mapping[str, Sequence[Effect]]
     orders: Mapping[str, Order] | None
     attempts_per_order: float | None
+    trouble: str | None = None
 
 
 def make_key(seed: int, number: int) -> str:
@@ -71,14 +76,19 @@ async def read_durable(
 ) -> Books:
     """The books of an arm that keeps some, once no order is in progress, or patience is out.
 
-    `acknowledged` is awaited then: it returns once no event is left that may be heard, and done, again.
+    `acknowledged` is awaited then: it returns once no event is left that may be heard, and done, again, or
+    raises `LabError`.
     """
     await wait_until_quiet(client, system, Patience(patience_s, try_s=5.0))
-    await acknowledged()
+    trouble = None
+    try:
+        await acknowledged()
+    except LabError as error:  # the books say what is stuck all the same
+        trouble = str(error)
     told = [order async for order in list_checkouts(client, system, READ)]
     effects = await read_all_effects(client, system, READ)
     orders = {order.order_id: order for order in map(parse_order, told)}
-    return Books(_intentions(sent, load, _by_mark(told)), effects, orders, attempts(told))
+    return Books(_intentions(sent, load, _by_mark(told)), effects, orders, attempts(told), trouble)
 
 
 async def until_acknowledged(client: httpx.AsyncClient, system: System) -> None:
@@ -101,13 +111,8 @@ async def read_naive(
 
 
 def attempts(orders: Iterable[Mapping[str, Any]]) -> float | None:
-    """How often a step was tried, on average over all steps that were to be done; None: there are none."""
-    tries = [
-        int(step["attempts"])
-        for order in orders
-        for step in order["steps"].values()
-        if step["status"] != "skipped"
-    ]
+    """The tries of an order, those of all its steps together, on average; None: there are no orders."""
+    tries = [sum(int(step["attempts"]) for step in order["steps"].values()) for order in orders]
     return sum(tries) / len(tries) if tries else None
 
 

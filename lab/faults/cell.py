@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class Cell:
 
     def as_document(self) -> dict[str, Any]:
         """The cell as `faults.json` has it; counts of a cell without figures are 0."""
-        none = Figures(0, 0, 0, 0, 0, 0, 0, 0, 0, None, None, None)
+        none = Figures(0, 0, 0, 0, 0, 0, 0, 0, 0, None, None, None, None)
         figures = asdict(self.figures or none)
         del figures["wrongs"]
         told = {"arm": self.arm.name, "fault": self.fault.slug, "skipped": self.skipped}
@@ -116,6 +116,8 @@ async def _run(arm: Arm, fault: Fault, seed: int, folder: Path) -> Cell:
         else:
             told = await read_naive(client, whole.system, traffic.sent, load, left_s, book)
     figures = judge(told.intentions, told.effects, told.orders, Span(began, healed), told.attempts_per_order)
+    if told.trouble is not None:
+        figures = replace(figures, wrongs=(*figures.wrongs, told.trouble))
     return Cell(arm, fault, figures, refusals=why_refused(traffic.sent), lag_s=traffic.lag_s)
 
 

@@ -43,7 +43,7 @@ def passed(cells: Iterable[Cell]) -> bool:
 def as_document(
     cells: Sequence[Cell], arms: Sequence[Arm], faults: Sequence[Fault], setting: Setting, seed: int
 ) -> dict[str, Any]:
-    """The matrix as `faults.json` has it."""
+    """The matrix as `faults.json` has it: one that lacks cells, since it was interrupted, has not passed."""
     return {
         "kind": "faults",
         "version": VERSION,
@@ -60,7 +60,7 @@ def as_document(
             for fault in faults
         ],
         "cells": [cell.as_document() for cell in cells],
-        "passed": passed(cells),
+        "passed": len(cells) == len(arms) * len(faults) and passed(cells),
     }
 
 

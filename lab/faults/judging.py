@@ -72,7 +72,9 @@ class Figures:
 
     `p99_ms` is of the completion latency of what was intended during the fault and completed; None: nothing
     was. `recovery_s` is from healing until the last order that was intended before is complete; None: one
-    never is. `wrongs` say in sentences why the cell is not sound; a naive arm is not judged.
+    never is. `attempts_per_order` are tries of all steps of an order, by the arm's books; None: it has none.
+    `posts_per_order` are the tries of its client. `wrongs` say in sentences why the cell is not sound; a
+    naive arm is not judged.
     """
 
     intended: int
@@ -87,6 +89,7 @@ class Figures:
     p99_ms: float | None
     recovery_s: float | None
     attempts_per_order: float | None
+    posts_per_order: float | None
     wrongs: Sequence[str] = field(default_factory=tuple)
 
     @property
@@ -104,15 +107,14 @@ def judge(
 ) -> Figures:
     """The figures of a cell from its intentions, the effects by service, and the arm's own orders by id.
 
-    `orders` is None for an arm that keeps no books; `attempts_per_order` is from an arm's books, and the
-    clients' own tries stand for it where that is None.
+    `orders` and `attempts_per_order` are None for an arm that keeps no books.
     """
     books = _Books(effects)
     fates = {each.key: _fate(each, books, orders) for each in intentions if each.told is not None}
     told = Counter(fates.values())
     told_ids = {each.told for each in intentions}
     unfinished = [each for each in intentions if _is_unfinished(each, orders)]
-    tries = sum(each.tries for each in intentions) / len(intentions) if intentions else None
+    posts = sum(each.tries for each in intentions) / len(intentions) if intentions else None
     figures = Figures(
         intended=len(intentions),
         accepted=len(fates),
@@ -125,7 +127,8 @@ def judge(
         orphaned=len(books.order_ids - told_ids),
         p99_ms=_tail_ms(intentions, fates, books, span),
         recovery_s=_recovery_s(intentions, fates, books, span),
-        attempts_per_order=tries if attempts_per_order is None else attempts_per_order,
+        attempts_per_order=attempts_per_order,
+        posts_per_order=posts,
     )
     return _with_wrongs(figures, intentions, effects, orders)
 

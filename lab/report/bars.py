@@ -91,7 +91,8 @@ def counts(scenario: Scenario) -> str | None:
 def ratios(figures: Sequence[Figure], names: Sequence[str], title: str) -> str | None:
     """Ratios with their intervals on a log axis, a row for each; the band is within five per cent.
 
-    None if none has a ratio. Hollow: undecided. `title` is the picture's accessible name.
+    None if none has a ratio. Hollow: undecided. An arrow: it goes on beyond the axis. `title` is the
+    picture's accessible name.
     """
     rows = [(row, each, each.ratio) for row, each in zip(names, figures, strict=True) if each.ratio]
     if not rows:
@@ -106,14 +107,18 @@ def ratios(figures: Sequence[Figure], names: Sequence[str], title: str) -> str |
         number = {each.a: 0, each.b: 1}.get(each.verdict)
         ink = INK if number is None else colour(number)
         axes.plot([low, high], [row, row], color=ink, linewidth=2, solid_capstyle="butt")
-        axes.plot(
-            [point],
-            [row],
-            "D" if number is None else MARKS[number],
-            color=ink,
-            markersize=7,
-            markerfacecolor="none" if each.verdict == "undecided" else ink,
-        )
+        if LEAST < told.point < MOST:
+            axes.plot(
+                [point],
+                [row],
+                "D" if number is None else MARKS[number],
+                color=ink,
+                markersize=7,
+                markerfacecolor="none" if each.verdict == "undecided" else ink,
+            )
+        for end, arrow in ((low, "<"), (high, ">")):
+            if end in (LEAST, MOST):
+                axes.plot([end], [row], arrow, color=ink, markersize=9, clip_on=False)
     axes.set_xscale("log")
     least, most = min(ends) / 1.06, max(ends) * 1.06
     axes.set_xlim(least, most)

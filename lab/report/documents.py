@@ -177,6 +177,7 @@ class Comparison(Part):
     command: str
     setting: Setting
     seed: int
+    generator_priority: str = "unknown"
     arms: list[Arm] = Field(min_length=2)
     scenarios: list[Scenario] = Field(min_length=1)
     aa: Scenario | None = None
@@ -224,6 +225,7 @@ class Cell(Part):
     p99_ms: Number | None = None
     recovery_s: Number | None = None
     attempts_per_order: Number | None = None
+    posts_per_order: Number | None = None
     sound: bool
     notes: list[str] = []
 

@@ -14,7 +14,8 @@ def raw_section(raw: Mapping[str, bytes]) -> Section:
     """Every file of data, whole."""
     told = (
         "The figures above were made from these files and nothing else; `duet report DIR` makes this page "
-        "from them again. Beside compare.json, in rows/, is every single order of `duet compare` as CSV."
+        "from them again. Beside compare.json, in rows/, are the orders of `duet compare` as CSV, but not "
+        "those of the searches for capacity."
     )
     files = [download(name, content) for name, content in raw.items()]
     return Section("data", "Raw data", [Says([told]), Downloads(files)])

@@ -81,15 +81,17 @@ def outcomes(data: Data) -> list[Says]:
         wrong = [f"{each.fault} ({each.arm})" for each in durable if not each.skipped and not each.sound]
         skipped = len({each.fault for each in durable if each.skipped})
         left_out = f" ({skipped} skipped)" if skipped else ""
+        lacking = len(data.faults.arms) * len(data.faults.faults) - len(data.faults.cells)
+        failed = f"Not sound are {', '.join(wrong) or 'cells of durable arms'}."
+        if lacking and not wrong:
+            failed = f"It was interrupted: {lacking} cells were not run."
         told.append(
             Says(
                 [f"Faults: the durable arms ended each{left_out} with nothing lost, doubled or stuck."],
                 mark="good",
             )
             if data.faults.passed
-            else Says(
-                [f"Faults: FAILED. Not sound are {', '.join(wrong) or 'cells of durable arms'}."], mark="bad"
-            )
+            else Says([f"Faults: FAILED. {failed}"], mark="bad")
         )
     if data.changes is not None:
         unsound = sorted(
@@ -186,7 +188,7 @@ def _generator(compare: Comparison) -> list[str]:
     windows = [window for each in compare.scenarios for window in each.windows]
     lags = [window.generator_lag_ms["p99"] for window in windows if "p99" in window.generator_lag_ms]
     others = [window.others_cpu_share for window in windows if window.others_cpu_share is not None]
-    told = []
+    told = [f"The load generator's priority: {compare.generator_priority}."]
     if lags:
         told.append(
             f"In the scenarios the load generator was at most {max(lags):.1f} ms late at p99 of a window."

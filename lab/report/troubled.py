@@ -18,7 +18,8 @@ NOTES = (
     ("orphan", "orders with effects whose client was never told that they were accepted"),
     ("attention", "orders that say of themselves that somebody must look after them"),
     ("meant", "orders that clients meant, by their keys, however often they asked"),
-    ("tries", "tries of a step by the arm's books, or, of an arm without, posts of an order by its clients"),
+    ("tries", "tries of all steps of an order, by the arm's books, on average; a naive arm keeps none"),
+    ("posts", "posts of an order by its client, on average"),
     ("p99", "completion latency of the orders due during the fault"),
     ("back after", "time from the end of the fault until everything of before is complete"),
 )
@@ -118,10 +119,11 @@ def _figures(found: Faults) -> Table:
             NONE if each.p99_ms is None else _time(each.p99_ms / 1000),
             NONE if each.recovery_s is None else _time(each.recovery_s),
             number(each.attempts_per_order),
+            number(each.posts_per_order),
         )
         for each in found.cells
     ]
-    headings = ("fault", "arm", *FIGURES.values(), "p99", "back after", "tries")
+    headings = ("fault", "arm", *FIGURES.values(), "p99", "back after", "tries", "posts")
     return Table("Every figure of every cell", headings, rows, frozenset({0, 1}), folded=True)
 
 

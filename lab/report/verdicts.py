@@ -11,7 +11,10 @@ from lab.report.bars import ratios
 from lab.report.documents import Comparison, Figure, Scenario
 from lab.report.parts import NONE, Beside, Cell, Heading, Part, Picture, Says, Section, Table, cells, number
 
-BAND = "The grey band is within 5% of each other; a hollow mark is undecided."
+BAND = (
+    "The grey band is within 5% of each other; a hollow mark is undecided; an arrow says that it goes on "
+    "beyond the axis."
+)
 HOW = (
     "Each ratio is the second arm's figure over the first arm's, with the interval in which it lies by the "
     "spread of the rounds, so wide that all intervals of a table hold together with 95%. An arm is better "

@@ -257,7 +257,7 @@ def _cell(arm: str, fault: str, **other: Any) -> dict[str, Any]:
     told = dict.fromkeys(("intended", "accepted", "completed"), 170) | dict.fromkeys(
         ("refused", "lost", "duplicated", "stuck", "needs_attention", "orphaned"), 0
     )
-    times = {"p99_ms": 6198.3, "recovery_s": 1.14, "attempts_per_order": 1.61}
+    times = {"p99_ms": 6198.3, "recovery_s": 1.14, "attempts_per_order": 3.4, "posts_per_order": 1.61}
     return {"arm": arm, "fault": fault, "skipped": None, **told, **times, "sound": True, "notes": []} | other
 
 
@@ -277,7 +277,7 @@ def faults() -> dict[str, Any]:
         ("poison-order", "a poison order each second", "load"),
     ]
     nothing = dict.fromkeys(("intended", "accepted", "completed"), 0)
-    untimed = {"p99_ms": None, "recovery_s": None, "attempts_per_order": None}
+    untimed = {"p99_ms": None, "recovery_s": None, "attempts_per_order": None, "posts_per_order": None}
     wrong: dict[tuple[str, str], dict[str, Any]] = {
         ("naive-conductor", "warehouse-down"): {
             "duplicated": 123, "orphaned": 655, "sound": False, "notes": ["123 with an effect too many"]

@@ -3,7 +3,8 @@
 import io
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lab.compare.arms import CHOREOGRAPHY, ORCHESTRATION, Arm, both_styles, targ
 from lab.compare.capacity import Objective, Search, measure_capacity
 from lab.compare.capacity import Shape as CapacityShape
 from lab.compare.comparison import Comparison
+from lab.compare.comparison import run as compare
 from lab.compare.rig import Load
 from lab.compare.scenarios import Measured, Scenario, figures_of, measure
 from lab.compare.shapes import Asked
@@ -139,6 +141,54 @@ def comparison(scenarios: list[Measured], **more: Any) -> Comparison:
     return Comparison(shapes.quick(asked), setting, 20, "duet compare", scenarios, **more)
 
 
+async def test_what_breaks_off_late_keeps_what_was_found_before_and_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows = itertools.count()
+
+    def dies(arm: Arm, load: Load, number: int) -> Window:
+        if next(windows) == 5:
+            raise LabError("the warehouse died")
+        return steady(arm, load, number)
+
+    @asynccontextmanager
+    async def fake(_: Path) -> AsyncIterator[FakeRig]:
+        yield FakeRig(dies)
+
+    monkeypatch.setattr("lab.compare.comparison.rig", fake)
+    twice = [scenario(both_styles(), 2, fresh=True), scenario(both_styles(), 2, fresh=True)]
+    shape = replace(shapes.quick(Asked({}, {})), scenarios=twice)
+    run = await compare(shape, tmp_path, 20, "duet compare", tmp_path, lambda _: None)
+    assert run.troubles == ["the run broke off: the warehouse died"]
+    assert len(run.scenarios) == 1
+    assert run.as_document()["passed"] is False
+    windows = itertools.count(5)
+    with pytest.raises(LabError, match="the warehouse died"):
+        await compare(shape, tmp_path, 20, "duet compare", tmp_path, lambda _: None)
+
+
+async def test_refused_orders_spoil_a_window_but_where_they_are_what_it_is_about() -> None:
+    def refusing(arm: Arm, load: Load, number: int) -> Window:
+        return replace(steady(arm, load, number), turned_away=1)
+
+    told = scenario(both_styles(), 2, fresh=False)
+    spoiled = await measure(FakeRig(refusing), told, 20, lambda _: None)
+    assert len(spoiled.troubles) == 4
+    about = await measure(FakeRig(refusing), replace(told, about_refusals=True), 20, lambda _: None)
+    assert about.troubles == []
+
+
+async def test_a_search_that_the_generator_was_too_late_for_is_no_capacity() -> None:
+    def late(arm: Arm, load: Load, number: int) -> Window:
+        if load.rate <= 300:
+            return steady(arm, load, number)
+        return replace(steady(arm, load, number), turned_away=1, generator_lag_ms={"p99": 50.0})
+
+    found = await measure_capacity(FakeRig(late), both_styles(), CapacityShape(rounds=2), 20, lambda _: None)
+    assert found.troubles
+    assert all("its generator was 50.0 ms late at p99" in trouble for trouble in found.troubles)
+
+
 def found(search: Search, capacity: float) -> list[float]:
     tried = []
     while (rate := search.next_rate()) is not None:
@@ -229,7 +279,7 @@ async def test_each_ablation_is_measured_as_it_is_and_without_under_what_was_ask
 
     rig = FakeRig(cheaper)
     asked = {"EMAIL_SIMULATE_TIME": "constant:10ms"}
-    ablated = await measure_ablations(rig, LOAD, 6, 20, lambda _: None, asked)
+    ablated = [each async for each in measure_ablations(rig, LOAD, 6, 20, lambda _: None, asked)]
     assert len(ablated) == count()
     starts = [line for line in rig.log if line.startswith("start")]
     assert len(starts) == 2 * count()
@@ -364,7 +414,7 @@ async def test_everything_that_a_full_run_finds_is_in_the_document() -> None:
     one = await measure(FakeRig(steady), scenario(both_styles(), 2, fresh=True), 20, lambda _: None)
     rig = FakeRig(overloaded_above({ORCHESTRATION: 400.0, CHOREOGRAPHY: 250.0}))
     capacity = await measure_capacity(rig, both_styles(), CapacityShape(rounds=2), 20, lambda _: None)
-    ablated = await measure_ablations(FakeRig(steady), LOAD, 2, 20, lambda _: None)
+    ablated = [each async for each in measure_ablations(FakeRig(steady), LOAD, 2, 20, lambda _: None)]
     claim = claims.Claim("a name", "a source", "a claim", "what was found", "no", "ack", "because")
     full = comparison([one], aa=one, capacity=capacity, extra=[one], ablations=ablated, claims=[claim])
     document = json.loads(json.dumps(full.as_document()))

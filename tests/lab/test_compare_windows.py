@@ -1,14 +1,23 @@
 """What a window of a comparison comes to: two clocks, its own ledger, and when it is not to be used."""
 
+import asyncio
 import csv
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
-from lab.compare.rows import keep_rows
+from lab.bench.arrivals import Arrivals, OpenPlan
+from lab.bench.orders import Origin
+from lab.client import Patience
+from lab.compare.arms import Arm, target_arm
+from lab.compare.rig import Generator, Load, TargetBench
+from lab.compare.rows import forget_rows, keep_rows
 from lab.compare.windows import Costs, Row, completions, ledgers, summarise
-from lab.ledger import OWED_BY_MEMBERS
+from lab.ledger import OWED_BY_MEMBERS, Effect
+from lab.targets import EffectsAt, Target
 from tests.support.planted import BALANCED, OPENS_AT, effects, order, raw
 
 LATER = OPENS_AT + 20  # when a second window opens on the same system
@@ -161,3 +170,37 @@ def test_rows_are_kept_for_every_accepted_order_with_a_gap_where_none_was_comple
     assert [each["completion_ms"] for each in read] == ["500.000", ""]
     assert read[0]["ack_ms"] == "5.250"
     assert read[0]["order_id"] == "o-1"
+
+
+async def test_a_target_that_never_finishes_is_waited_for_only_so_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.compare.rig.TARGET_QUIET_S", 0.2)
+    monkeypatch.setattr("lab.compare.rig.TARGET_POLL_S", 0.01)
+    reads = itertools.count(1)
+
+    async def never(self: Target, client: object, patience: Patience) -> dict[str, list[Effect]]:
+        assert next(reads) < 1_000, "it is asked for ever"
+        return {"email": []}
+
+    async def drive(self: Generator, arm: Arm, *_: object) -> tuple[OpenPlan, Arrivals, list[Row]]:
+        told = raw([row("o-1", OPENS_AT + 1)], arm.name)
+        return told.plan, told.arrivals, list(told.rows)
+
+    monkeypatch.setattr(Target, "read_effects", never)
+    monkeypatch.setattr(Generator, "drive", drive)
+    target = Target("ours", Origin("127.0.0.1", 1), "", "", {"email": EffectsAt("http://x/", "", False)})
+    bench = TargetBench(target, Generator(None, tmp_path), httpx.AsyncClient())  # type: ignore[arg-type]
+    async with asyncio.timeout(10):
+        await bench.measure(target_arm(target), Load(10.0, 1.0, 1.0), 1, 20)
+    [(_, window)] = await bench.reckon()
+    assert window.unfinished == 1
+
+
+def test_rows_say_which_orders_were_measured_and_another_run_s_do_not_stay(tmp_path: Path) -> None:
+    keep_rows(tmp_path, "bare", raw([row("o-0", OPENS_AT - 0.5), row("o-1", OPENS_AT + 1)], "a", 8))
+    with (tmp_path / "rows" / "bare-8-a.csv").open() as source:
+        assert [each["measured"] for each in csv.DictReader(source)] == ["0", "1"]
+    forget_rows(tmp_path)
+    keep_rows(tmp_path, "bare", raw([row("o-2", OPENS_AT + 1)], "a", 1))
+    assert [file.name for file in (tmp_path / "rows").iterdir()] == ["bare-1-a.csv"]

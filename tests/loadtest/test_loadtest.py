@@ -3,7 +3,11 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from tests.support.system import ROOT, live_system
 LOADTEST = ROOT / "loadtest"
 LOCUST, K6, NODE = (shutil.which(name) for name in ("locust", "k6", "node"))
 RUN_S = 90.0
+PATIENT = "--stop-timeout 60"
 ACCEPTED = {"status": 202, "body": {"order_id": "o-1", "status": "in_progress"}}
 WAITING = {"status": 202, "body": {"order_id": "o-1", "status": "in_progress"}}
 DONE = {"status": 200, "body": {"order_id": "o-1", "status": "completed"}}
@@ -29,7 +34,7 @@ def test_locust_places_orders_on_both_clocks_and_the_books_balance(tmp_path: Pat
     with live_system(tmp_path) as system:
         url = system.lab.url("checkout")
         for style in ("orchestration", "choreography"):
-            options = f"--headless --host {url} --users 10 --spawn-rate 10 --run-time 4s --json"
+            options = f"--headless --host {url} --users 10 --spawn-rate 10 --run-time 4s {PATIENT} --json"
             done = _run(LOCUST, "-f", str(LOADTEST / "locustfile.py"), *options.split(), STYLE=style)
             assert done.returncode == 0, done.stderr
             told = {entry["name"]: entry for entry in json.loads(done.stdout)}
@@ -44,6 +49,52 @@ def test_locust_fails_where_nothing_is_accepted() -> None:
     assert LOCUST is not None
     options = "--headless --host http://127.0.0.1:9 --users 1 --spawn-rate 1 --run-time 2s"
     assert _run(LOCUST, "-f", str(LOADTEST / "locustfile.py"), *options.split()).returncode == 1
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(LOCUST is None, reason="locust is not on the PATH: loadtest/README.md says how to get it")
+def test_locust_fails_where_an_order_is_never_completed() -> None:
+    assert LOCUST is not None
+    with hanging_checkout() as url:
+        options = f"--headless --host {url} --users 1 --spawn-rate 1 --run-time 1s --stop-timeout 30 --json"
+        settings = {"LONGEST_WAIT_S": "3"}
+        done = _run(LOCUST, "-f", str(LOADTEST / "locustfile.py"), *options.split(), **settings)
+    assert done.returncode == 1, done.stderr
+    told = {entry["name"]: entry for entry in json.loads(done.stdout)}
+    assert told["completion"]["num_failures"] == told["completion"]["num_requests"] > 0
+
+
+@contextmanager
+def hanging_checkout() -> Iterator[str]:
+    """The URL of a checkout that takes every order and carries none out."""
+
+    class Hanging(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self._answer(202)
+
+        def do_GET(self) -> None:
+            time.sleep(0.5)
+            self._answer(200)
+
+        def _answer(self, status: int) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            body = json.dumps(WAITING["body"]).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hanging) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 @pytest.mark.e2e

@@ -65,6 +65,19 @@ async def test_events_finish_in_the_order_of_their_own_waits_and_a_slow_one_hold
     assert party.handled[-1] == ["slow"]
 
 
+async def test_an_event_for_which_there_is_nothing_to_do_waits_for_nothing(party: Party) -> None:
+    gates = Gates()
+    waits_of(party, gates)
+    await party.want(*map(wanted, ("tea", "water")))
+    party.start()
+    await party.all_told("water")
+    await gates.begun_are(1)
+    assert (await party.told())["water"]["status"] == "skipped"
+    gates.open(0)
+    await party.settled()
+    assert (await party.told())["tea"]["status"] == "succeeded"
+
+
 async def test_events_whose_waits_end_together_share_a_transaction(party: Party) -> None:
     gates = Gates()
     waits_of(party, gates)

@@ -95,6 +95,7 @@ class Party:
             handle=self._handle,
             registry=self.registry,
             handled=self._wake,
+            takes_time=lambda tea: not tea.name.startswith("water"),
         )
 
     def start(self) -> None:

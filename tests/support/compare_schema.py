@@ -45,6 +45,7 @@ WINDOW = _object(
     accepted=WHOLE,
     turned_away=WHOLE,
     errors=_by_name(WHOLE),
+    handed_in=WHOLE,
     completed=WHOLE,
     unfinished=WHOLE,
     ack_ms=LATENCY,
@@ -86,6 +87,8 @@ STEP = _object(
     completion_p99_ms=NUMBER_OR_NONE,
     system_cpu_ms=NUMBER_OR_NONE,
     errors=_by_name(WHOLE),
+    ledger=_object(balances=FLAG, accepted=WHOLE),
+    histograms=_object(ack=TEXT, completion=TEXT),
 )
 CAPACITY = _object(
     objective=_object(completion_p99_ms=NUMBER, errors=WHOLE),
@@ -119,6 +122,7 @@ COMPARE = _object(
     command=TEXT,
     setting=_object(cores=WHOLE, fsync_ms=_object(p50=NUMBER, p99=NUMBER), versions=_by_name(TEXT)),
     seed=WHOLE,
+    generator_priority={"enum": ["real-time", "normal"]},
     arms=_list(_object(name=TEXT, style=TEXT, ack_means=TEXT, completion_means=TEXT)),
     scenarios=_list(SCENARIO),
     aa=_or_none(SCENARIO),

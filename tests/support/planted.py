@@ -113,6 +113,7 @@ class FakeRig:
 
     answer: Answer
     log: list[str] = field(default_factory=list)
+    generator_first: bool = True
 
     @asynccontextmanager
     async def system(
