@@ -26,7 +26,7 @@ chaos: .venv/.test-stamp ## the longest fault tests: kills, wipes, the broker's 
 bench: setup ## the conductor, durable, beside two that are not
 	@$(BIN)/duet bench conductor
 
-compare: setup ## both styles compared, everything: capacity, service times, ablations (some 35 minutes)
+compare: setup ## both styles compared, everything: capacity, service times, ablations (half an hour)
 	@$(BIN)/duet compare --full --decision --out .lab/report
 
 faults: setup ## the fault matrix on four arms (half an hour)
