@@ -94,8 +94,6 @@ async def run(
     What breaks off after the first scenario keeps what was found before. Raises `LabError`.
     """
     setting = await asyncio.to_thread(describe, folder)
-    if out is not None:
-        forget_rows(out)
     keep = _keeper(out)
     advance("starting")
     scenarios: list[Measured] = []
@@ -151,8 +149,15 @@ async def run(
 
 
 def _keeper(out: Path | None) -> Keep:
+    kept = False
+
     def keep(scenario: Scenario, raw: Raw, window: Window) -> None:
-        if out is not None:
-            keep_rows(out, scenario.name, raw)
+        nonlocal kept
+        if out is None:
+            return
+        if not kept:  # what an earlier run has kept is there until there is something in its place
+            forget_rows(out)
+        kept = True
+        keep_rows(out, scenario.name, raw)
 
     return keep

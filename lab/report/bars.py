@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from lab.plotting import INK, as_svg
-from lab.report.documents import Figure, Scenario
+from lab.report.documents import Figure, Ratio, Scenario
 from lab.report.panels import HATCHES, MARKS, PARTS, colour, legend, name, note, panel
 
 MARGIN = 1.05
@@ -116,9 +116,8 @@ def ratios(figures: Sequence[Figure], names: Sequence[str], title: str) -> str |
                 markersize=7,
                 markerfacecolor="none" if each.verdict == "undecided" else ink,
             )
-        for end, arrow in ((low, "<"), (high, ">")):
-            if end in (LEAST, MOST):
-                axes.plot([end], [row], arrow, color=ink, markersize=9, clip_on=False)
+        for end, arrow in arrows(told):
+            axes.plot([end], [row], arrow, color=ink, markersize=9, clip_on=False)
     axes.set_xscale("log")
     least, most = min(ends) / 1.06, max(ends) * 1.06
     axes.set_xlim(least, most)
@@ -131,6 +130,12 @@ def ratios(figures: Sequence[Figure], names: Sequence[str], title: str) -> str |
     a, b = rows[0][1].a, rows[0][1].b
     name(axes, f"{b} / {a}" if len(a + b) < LONG else f"{b}\n/ {a}")
     return as_svg(figure, title)
+
+
+def arrows(ratio: Ratio) -> list[tuple[float, str]]:
+    """Where an interval goes on beyond the axis, and which way."""
+    ends = [(LEAST, "<")] if ratio.low < LEAST else []
+    return [*ends, (MOST, ">")] if ratio.high > MOST else ends
 
 
 def mean_cpu(scenario: Scenario, arm: str) -> dict[str, float]:

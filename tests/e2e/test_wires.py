@@ -61,7 +61,7 @@ def test_an_order_waits_for_its_slow_service_and_for_no_longer(system: LiveSyste
         name: _seconds(order["accepted_at"], step["finished_at"]) for name, step in order["steps"].items()
     }
     assert took["rewards"] >= SLOW_S
-    assert took["rewards"] == max(took.values())
+    assert took["rewards"] - max(took["email"], took["warehouse"]) > SLOW_S / 2
     system.audit()
 
 

@@ -71,6 +71,13 @@ async def test_without_a_style_and_a_token_none_is_sent_and_any_order_is_accepte
     assert not any(b"Authorization" in request for request in fake.heard)
 
 
+async def test_what_is_answered_202_is_counted_beside_what_is_finished(tmp_path: Path) -> None:
+    async with fake_checkout(lambda _, number: reply(201 + number % 2, f"o-{number}")) as fake:
+        found = await run_open(a_plan(fake.port, tmp_path), ORDERS)
+    assert (found.accepted, found.errors) == (found.due, {})
+    assert found.handed_in == (found.due + 1) // 2 > 10
+
+
 async def test_an_order_id_that_was_given_out_before_is_no_second_order(tmp_path: Path) -> None:
     body = b'{"order_id":"o-1"}'
     same = b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n" % len(body) + body

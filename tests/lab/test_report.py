@@ -18,7 +18,8 @@ from lab.compare.verdicts import bound
 from lab.errors import LabError
 from lab.plotting import as_file
 from lab.report import render
-from lab.report.documents import Cell, Figure
+from lab.report.bars import arrows
+from lab.report.documents import Cell, Figure, Ratio
 from lab.report.panels import COLOURS, PARTS
 from lab.report.raw import download
 from lab.report.troubled import matrix_cell
@@ -313,3 +314,31 @@ def test_what_is_drawn_is_seen_on_a_light_and_a_dark_page(page: str) -> None:
     for colour in {*COLOURS, *PARTS}:
         light, dark = sorted((luminance(colour), luminance(page)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 3, colour
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "drawn"),
+    [
+        (0.5, 2.0, []),
+        (0.01, 2.0, [(0.05, "<")]),
+        (0.01, 0.02, [(0.05, "<")]),
+        (0.5, 30.0, [(20.0, ">")]),
+        (25.0, 30.0, [(20.0, ">")]),
+        (0.01, 30.0, [(0.05, "<"), (20.0, ">")]),
+    ],
+)
+def test_an_arrow_shows_which_way_an_interval_goes_on(
+    low: float, high: float, drawn: list[tuple[float, str]]
+) -> None:
+    assert arrows(Ratio(point=(low * high) ** 0.5, low=low, high=high, pairs=6, confidence=0.99)) == drawn
+
+
+def test_a_matrix_that_was_interrupted_is_not_said_to_have_passed(tmp_path: Path) -> None:
+    def interrupt(document: dict[str, Any]) -> None:
+        document["cells"] = [cell for cell in document["cells"][:3] if cell["sound"]]
+        document["passed"] = False
+
+    folder = changed(tmp_path, "faults.json", interrupt)
+    lacking = 4 * 5 - len(json.loads((folder / "faults.json").read_text())["cells"])
+    render(folder)
+    assert f"Faults: FAILED. It was interrupted: {lacking} cells were not run." in page_text(folder)
