@@ -1,6 +1,7 @@
 """Fixtures for all tests: a database URL on each engine, a broker. Real servers, without a container."""
 
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,13 @@ import psycopg
 import pytest
 
 from tests.support.broker import Broker, running_broker
+
+
+def pytest_configure() -> None:
+    """What the tests start heeds signals, also where they themselves run under nohup or in the background."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # ignored here still; who is started has the default again
 
 
 @pytest.fixture(scope="session")

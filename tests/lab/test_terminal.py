@@ -4,7 +4,6 @@ import fcntl
 import os
 import pty
 import select
-import signal
 import subprocess
 import sys
 import termios
@@ -19,12 +18,6 @@ __all__ = ["up"]
 READY_WITHIN_S = 30
 
 
-def _take_terminal() -> None:
-    """In the new session: it has this terminal, and the tests' own nohup is not inherited."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
 def test_a_terminal_that_is_closed_ends_everything(up: Up) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -35,7 +28,7 @@ def test_a_terminal_that_is_closed_ends_everything(up: Up) -> None:
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=_take_terminal,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(theirs)
     said = b""
