@@ -69,7 +69,7 @@ class Participant(Generic[M]):
         handle: Handle[M],
         registry: CollectorRegistry,
         handled: Callable[[], None] = lambda: None,
-        takes_time: Callable[[M], bool] = lambda _: True,
+        takes_time: Callable[[M], bool] | None = None,
     ) -> None:
         self._bus = bus
         self._database = database
@@ -114,9 +114,8 @@ class Participant(Generic[M]):
         """Let each event wait for its own time, beside the others, while more are heard."""
 
         async def wait(message: Message) -> bool:
-            data = read(message, self._event).data
             try:
-                if data is None or self._takes_time(data):
+                if self._is_work(message):
                     await simulated_wait()
             except SimulatedTroubleError as exc:
                 await self._put_off(message, exc)
@@ -129,6 +128,12 @@ class Participant(Generic[M]):
         hand = InHand(wait, self._work_or_rest, limit=MAX_IN_HAND, batch=self._settings.event_batch)
         async with self._held(hand.messages):
             await hand.run(listen(hear, UNAVAILABLE_PAUSE_S, self._metrics.hearing))
+
+    def _is_work(self, message: Message) -> bool:
+        if self._takes_time is None:  # then each is, and need not be read for that
+            return True
+        data = read(message, self._event).data
+        return data is None or self._takes_time(data)
 
     async def work(self, messages: Sequence[Message]) -> bool:
         """Handle and settle one batch; False if trouble kept all of it from being handled."""

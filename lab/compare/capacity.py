@@ -31,8 +31,8 @@ class Objective:
 
     def why_missed(self, window: Window) -> str:
         """Why a window misses it; empty if it meets it."""
-        if refused := window.turned_away + sum(window.errors.values()):
-            return f"{refused} orders were not accepted"
+        if window.refused:
+            return f"{window.refused} orders were not accepted"
         if window.broken:
             return window.broken
         if window.completion_ms["p99"] > self.completion_p99_ms:
