@@ -9,7 +9,7 @@ import uvloop
 from checkout.app import create_app
 from checkout.broker import Broker
 from checkout.choreography import Choreography
-from checkout.clients import ServiceClient, http_transport
+from checkout.clients import ServiceClient
 from checkout.deps import Deps
 from checkout.errors import catalogue
 from checkout.journal import Journal
@@ -20,12 +20,13 @@ from checkout.passes import Passes
 from checkout.resume import Resumer
 from checkout.settings import Settings
 from checkout.timeline import Timeline
+from checkout.transport import http_transport
 from checkout.watching import Watchers
 from servicekit.auth import Authenticator, Caller, Credential
 from servicekit.boot import boot, can_read, in_background
 from servicekit.bus import Bus
 from servicekit.db import Database
-from servicekit.metrics import Metrics
+from servicekit.metrics import BatchMetrics, Metrics
 from servicekit.server import serve
 from servicekit.web import Health, NotReadyError
 
@@ -42,14 +43,13 @@ async def main() -> None:
         metrics = Metrics()
         order_metrics = OrderMetrics(metrics.registry)
         watchers = Watchers(settings.max_waiters)
-        journal = Journal(
-            database, watchers, lambda kind, n: order_metrics.group_size.labels(kind).observe(n)
-        )
+        batch_metrics = BatchMetrics(metrics.registry)
+        journal = Journal(database, watchers, batch_metrics.of)
         stack.push_async_callback(journal.aclose)
         passes = Passes(journal, settings, order_metrics)
         participants = Participants(database, journal)
         await participants.load()
-        orchestration = await _orchestration(stack, settings, journal, passes, metrics)
+        orchestration = await _orchestration(stack, settings, journal, passes, metrics, batch_metrics)
         choreography = await _choreography(stack, settings, journal, passes, participants, metrics)
         # Ended first: what still runs may use all of the above.
         stack.push_async_callback(passes.aclose, PASSES_END_WITHIN_S)
@@ -81,7 +81,12 @@ async def main() -> None:
 
 
 async def _orchestration(
-    stack: AsyncExitStack, settings: Settings, journal: Journal, passes: Passes, metrics: Metrics
+    stack: AsyncExitStack,
+    settings: Settings,
+    journal: Journal,
+    passes: Passes,
+    metrics: Metrics,
+    batch_metrics: BatchMetrics,
 ) -> Orchestration:
     call_metrics = CallMetrics(metrics.registry)
     clients = {}
@@ -90,7 +95,13 @@ async def _orchestration(
         transport = await stack.enter_async_context(connections)
         url, token = getattr(settings, f"{name}_url"), getattr(settings, f"{name}_token")
         clients[name] = ServiceClient(
-            name, str(url), token.get_secret_value(), transport, settings, call_metrics
+            name,
+            str(url),
+            token.get_secret_value(),
+            transport,
+            settings,
+            call_metrics,
+            observe=batch_metrics.of(f"calls-{name}"),
         )
     return Orchestration(journal, passes, clients, settings.lease_s)
 

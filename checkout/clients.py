@@ -7,32 +7,50 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
-import aiohttp
 import httpx
 import orjson
-from httpx_aiohttp import AiohttpTransport
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.stop import stop_base
 
 from checkout.metrics import CallMetrics
 from checkout.orders import Outcome, StepStatus
-from checkout.replies import CallError, MisroutedError, NoSlotError, RefusedError, Reply, TroubleError, judge
+from checkout.replies import (
+    CallError,
+    MisroutedError,
+    NoBatchRouteError,
+    NoSlotError,
+    RefusedError,
+    Reply,
+    TroubleError,
+    judge,
+    judge_batch,
+    judge_item,
+)
 from checkout.settings import Settings
+from checkout.transport import UNREACHABLE, Exchanger
+from servicekit.batching import Batcher, Observe, QueueFullError, ignore
 
 log = logging.getLogger("checkout.clients")
 
 MAX_REPLY_BYTES = 65_536
-# Well below the services' own keep-alive: a connection is never reused while it is being closed.
-KEEP_ALIVE_S = 15.0
+# What a request may hold for several orders; a service takes, and gives, up to a mebibyte.
+BATCH = "/batch"
+MAX_BATCH = 100
+MAX_BATCH_BYTES = 512 * 1024
+MAX_BATCH_REPLY_BYTES = 1024 * 1024
+MAX_QUEUE = 2_000
+# A service without such a route is asked for it again after a while: it may have been deployed anew.
+ASK_AGAIN_S = 60.0
+LEAST_S = 0.05
 MAX_BACKOFF_S = 2.0
-# Nobody listens where the service should be: it is down, however soon it is back.
-UNREACHABLE = "unreachable"
-# Else it is failing after so many failures in a row, and so long without an answer.
+# A service that nobody listens for is failing at once, any other after so many failures in a row, and so long
+# without an answer.
 FAILING_AFTER = 5
 FAILING_AFTER_S = 3.0
 
@@ -87,7 +105,8 @@ class RetryBudget:
 class ServiceClient:
     """Tells one service things: bounded in attempts, in time, in flight, and by a retry budget.
 
-    It speaks through a bare httpx transport, which knows no redirects, no cookies and no proxies.
+    Commands that come at the same time share a request, where the service takes such. One that was in a
+    request that failed as a whole goes alone the next time.
     """
 
     def __init__(
@@ -99,20 +118,12 @@ class ServiceClient:
         settings: Settings,
         metrics: CallMetrics,
         *,
+        observe: Observe = ignore,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.name = name
-        self._base_url = base_url.rstrip("/")
-        self._headers = httpx.Headers(
-            {
-                "Authorization": f"Bearer {token}",
-                "Content-Type": "application/json",
-                "Accept-Encoding": "identity",  # aiohttp would ask for gzip, which a proxy may then do
-            }
-        )
-        self._urls: dict[str, httpx.URL] = {}  # parsed once for each of the few paths
-        self._transport = transport
+        self._exchanger = Exchanger(base_url, token, transport)
         self._settings = settings
         self._metrics = metrics
         self._slots = asyncio.Semaphore(settings.max_in_flight)
@@ -127,6 +138,9 @@ class ServiceClient:
         self._in_flight = metrics.in_flight.labels(name)
         self._seconds = metrics.seconds.labels(name)
         self._succeeded = metrics.attempts.labels(name, "succeeded")
+        self._observe = observe
+        self._batches: dict[str, Batcher[_Message, Reply]] = {}  # by path
+        self._no_batches_until: dict[str, float] = {}
 
     async def tell(
         self,
@@ -192,35 +206,123 @@ class ServiceClient:
         return random.uniform(0, ceiling_s)  # noqa: S311 - jitter, no secret
 
     async def _attempt(self, message: "_Message") -> Reply:
+        """Tell it once. Raises CallError."""
+        if message.alone or not self._takes_batches(message.path):
+            return await self._tell_alone(message)
+        try:
+            async with asyncio.timeout(max(LEAST_S, message.deadline - self._clock())):
+                return await self._batches_to(message.path).submit(message)
+        except TimeoutError:
+            raise TroubleError("timeout") from None
+        except QueueFullError:
+            raise self._no_slot() from None
+
+    def _takes_batches(self, path: str) -> bool:
+        return self._settings.batching == "on" and self._clock() >= self._no_batches_until.get(path, 0.0)
+
+    def _batches_to(self, path: str) -> "Batcher[_Message, Reply]":
+        if path not in self._batches:
+            self._batches[path] = Batcher(
+                partial(self._tell_together, path),
+                max_items=MAX_BATCH,
+                max_queue=MAX_QUEUE,
+                max_weight=MAX_BATCH_BYTES,
+                weigh=lambda message: len(message.content),
+                in_flight=self._settings.batches_in_flight,
+                young_s=self._settings.batch_young_s,
+                observe=self._observe,
+            )
+        return self._batches[path]
+
+    async def _tell_alone(self, message: "_Message") -> Reply:
         await self._take_slot()
         started = time.perf_counter()
         outcome = "cancelled"
         self._in_flight.inc()
         try:
-            timeout_s = min(self._settings.call_timeout_s, max(0.05, message.deadline - self._clock()))
-            status, headers, body = await self._exchange(message.path, message.content, timeout_s)
-            result = judge(self.name, status, headers, body, message.reply)
-            if result.order_id != message.order_id:
-                raise TroubleError("reply-for-another-order")
+            timeout_s = min(self._settings.call_timeout_s, max(LEAST_S, message.deadline - self._clock()))
+            status, headers, body = await self._exchanger.post(
+                message.path, message.content, timeout_s, MAX_REPLY_BYTES
+            )
+            result = _checked(message, judge(self.name, status, headers, body, message.reply))
             outcome = "succeeded"
             self._answers(well=True)
             return result
         except CallError as error:
-            # A refusal's slug is the service's own: it must not become a label.
-            outcome = "refused" if isinstance(error, RefusedError) else error.slug
+            outcome = self._failed(error, message.path)
             self._answers(well=isinstance(error, RefusedError), gone=error.slug == UNREACHABLE)
-            if isinstance(error, MisroutedError):
-                self._metrics.misrouted.labels(self.name).inc()
-                log.warning(
-                    "misrouted call", extra={"to": self.name, "path": message.path, "error": error.slug}
-                )
             raise
         finally:
             self._slots.release()
             self._in_flight.dec()
-            attempts = self._metrics.attempts
-            (self._succeeded if outcome == "succeeded" else attempts.labels(self.name, outcome)).inc()
+            self._count(outcome)
             self._seconds.observe(time.perf_counter() - started)
+
+    async def _tell_together(self, path: str, messages: "Sequence[_Message]") -> "list[Reply | Exception]":
+        """Tell what waits in one request; one reply or error each. Whoever has no time left is not told."""
+        now = self._clock()
+        live = [message for message in messages if message.deadline > now]
+        replies = iter(await self._sent(path, live))
+        return [next(replies) if message.deadline > now else TroubleError("timeout") for message in messages]
+
+    async def _sent(self, path: str, messages: "Sequence[_Message]") -> "list[Reply | Exception]":
+        if len(messages) > 1:
+            try:
+                return await self._sent_together(path, messages)
+            except NoBatchRouteError:
+                self._no_batches_until[path] = self._clock() + ASK_AGAIN_S
+        return await asyncio.gather(*(self._caught(message) for message in messages))
+
+    async def _caught(self, message: "_Message") -> Reply | Exception:
+        try:
+            return await self._tell_alone(message)
+        except CallError as error:
+            return error
+
+    async def _sent_together(self, path: str, messages: "Sequence[_Message]") -> "list[Reply | Exception]":
+        content = b'{"items":[' + b",".join(message.content for message in messages) + b"]}"
+        started = time.perf_counter()
+        self._in_flight.inc()
+        try:
+            status, headers, body = await self._exchanger.post(
+                path + BATCH, content, self._settings.call_timeout_s, MAX_BATCH_REPLY_BYTES
+            )
+            items = judge_batch(status, headers, body, len(messages))
+        except NoBatchRouteError:
+            raise
+        except CallError as error:
+            self._answers(well=False, gone=error.slug == UNREACHABLE)
+            for message in messages:
+                message.alone = True
+                self._count(self._failed(error, path))
+            return [error] * len(messages)
+        finally:
+            self._in_flight.dec()
+            self._seconds.observe(time.perf_counter() - started)
+        self._answers(well=True)
+        return [self._judged(message, item) for message, item in zip(messages, items, strict=True)]
+
+    def _judged(self, message: "_Message", item: Any) -> Reply | Exception:
+        try:
+            result = _checked(message, judge_item(self.name, item, message.reply))
+        except CallError as error:
+            self._count(self._failed(error, message.path))
+            return error
+        self._count("succeeded")
+        return result
+
+    def _failed(self, error: CallError, path: str) -> str:
+        """Note a call that did not succeed; the label that it counts under."""
+        if isinstance(error, MisroutedError):
+            self._metrics.misrouted.labels(self.name).inc()
+            log.warning("misrouted call", extra={"to": self.name, "path": path, "error": error.slug})
+        # A refusal's slug is the service's own: it must not become a label.
+        return "refused" if isinstance(error, RefusedError) else error.slug
+
+    def _count(self, outcome: str) -> None:
+        (
+            self._succeeded if outcome == "succeeded" else self._metrics.attempts.labels(self.name, outcome)
+        ).inc()
 
     def _answers(self, *, well: bool, gone: bool = False) -> None:
         # One order that always fails beside others that succeed is no failing service.
@@ -243,41 +345,23 @@ class ServiceClient:
             async with asyncio.timeout(self._settings.slot_timeout_s):
                 await self._slots.acquire()
         except TimeoutError:
-            self._metrics.attempts.labels(self.name, "too-many-in-flight").inc()
-            raise NoSlotError("too-many-in-flight") from None
+            raise self._no_slot() from None
 
-    async def _exchange(
-        self, path: str, content: bytes, timeout_s: float
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        """One request and its whole reply within one deadline (httpx's own timeouts are per operation)."""
-        url = self._urls.get(path) or self._urls.setdefault(path, httpx.URL(self._base_url + path))
-        request = httpx.Request("POST", url, headers=self._headers, content=content)
-        try:
-            async with asyncio.timeout(timeout_s):
-                response = await self._transport.handle_async_request(request)
-                try:
-                    headers = {
-                        key.decode("latin-1").lower(): value.decode("latin-1")
-                        for key, value in response.headers.raw
-                    }
-                    return response.status_code, headers, await _read(response, headers)
-                finally:
-                    await response.aclose()
-        except TimeoutError:
-            raise TroubleError("timeout") from None
-        except (httpx.TransportError, aiohttp.ClientError, OSError) as exc:
-            raise TroubleError(_transport_slug(exc)) from exc
+    def _no_slot(self) -> NoSlotError:
+        self._count("too-many-in-flight")
+        return NoSlotError("too-many-in-flight")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Message:
-    """One command on its way; `deadline` is by the monotonic clock, in seconds."""
+    """One command on its way; `deadline` is by the monotonic clock, in seconds. `alone`: in no batch."""
 
     path: str
     order_id: str
     content: bytes
     reply: type[Reply]
     deadline: float
+    alone: bool = False
 
 
 class _StopBefore(stop_base):
@@ -292,51 +376,7 @@ class _StopBefore(stop_base):
         return self._clock() + retry_state.upcoming_sleep >= self._deadline or not self._budget.spend()
 
 
-async def _read(response: httpx.Response, headers: Mapping[str, str]) -> bytes:
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise TroubleError("reply-compressed")
-    assert isinstance(response.stream, httpx.AsyncByteStream)
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.stream:
-        size += len(chunk)
-        if size > MAX_REPLY_BYTES:
-            raise TroubleError("reply-too-large")
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _transport_slug(exc: Exception) -> str:
-    # httpx-aiohttp maps a lost connection to ConnectTimeout: aiohttp's own error, its cause, is exact.
-    cause = exc.__cause__ if isinstance(exc.__cause__, aiohttp.ClientError) else exc
-    if isinstance(cause, aiohttp.ClientConnectorError | httpx.ConnectError | ConnectionRefusedError):
-        return UNREACHABLE
-    if isinstance(cause, aiohttp.ClientPayloadError | httpx.RemoteProtocolError):
-        return "reply-truncated"
-    if isinstance(cause, aiohttp.ServerTimeoutError | httpx.TimeoutException):
-        return "timeout"
-    if isinstance(cause, aiohttp.ClientResponseError):
-        return "reply-not-http"
-    return "connection-lost"
-
-
-def http_transport(
-    max_in_flight: int, pool: Literal["aiohttp", "httpx"] = "aiohttp"
-) -> httpx.AsyncBaseTransport:
-    """The transport to one service: httpx on aiohttp's connections, at most `max_in_flight` of them.
-
-    Its own pool has the same bounds. It is for measuring only: it leaks connections when calls are cancelled.
-    """
-    if pool == "httpx":
-        limits = httpx.Limits(
-            max_connections=max_in_flight,
-            max_keepalive_connections=max_in_flight,
-            keepalive_expiry=KEEP_ALIVE_S,
-        )
-        return httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
-
-    def session() -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=max_in_flight, keepalive_timeout=KEEP_ALIVE_S)
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-
-    return AiohttpTransport(client=session, trust_env=False)
+def _checked(message: _Message, reply: Reply) -> Reply:
+    if reply.order_id != message.order_id:
+        raise TroubleError("reply-for-another-order")
+    return reply

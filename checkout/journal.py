@@ -16,7 +16,7 @@ from checkout.leases import End
 from checkout.orders import Emission, Order, OrderStatus, Outcome, Progress
 from checkout.store import Accepted, Change, Placement, StaleProgressError
 from checkout.watching import Watchers
-from servicekit.batching import Batcher
+from servicekit.batching import Batcher, Observe, ignore
 from servicekit.crashpoints import reach
 from servicekit.db import Database
 
@@ -42,7 +42,7 @@ class Journal:
         self,
         database: Database,
         watchers: Watchers,
-        observe: Callable[[str, int], None] = lambda kind, n: None,
+        observer: Callable[[str], Observe] = lambda name: ignore,
     ) -> None:
         self._database = database
         self._watchers = watchers
@@ -51,7 +51,7 @@ class Journal:
             kind: str, handle: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]]
         ) -> Batcher[T, R]:
             return Batcher(
-                handle, max_items=MAX_GROUP, max_queue=MAX_QUEUE, observe=lambda size: observe(kind, size)
+                handle, max_items=MAX_GROUP, max_queue=MAX_QUEUE, observe=observer(f"journal-{kind}")
             )
 
         self._accepts: Batcher[Placement, Accepted] = batcher(

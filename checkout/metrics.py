@@ -13,7 +13,6 @@ from servicekit.hearing import hearing_gauge
 from servicekit.metrics import LATENCY_BUCKETS_S
 
 Census = Callable[[], Awaitable[tuple[dict[str, int], datetime | None]]]
-GROUP_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class CallMetrics:
@@ -73,13 +72,6 @@ class OrderMetrics:
         )
         self._census: asyncio.Future[None] | None = None
         self.streams = Gauge("event_streams", "Event streams open.", registry=registry)
-        self.group_size = Histogram(
-            "journal_group_size",
-            "Items that shared one commit.",
-            ["kind"],
-            buckets=GROUP_BUCKETS,
-            registry=registry,
-        )
 
     async def refresh(self, census: Census) -> None:
         """Take over a census of the journal; scrapes at the same time share one."""

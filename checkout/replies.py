@@ -7,11 +7,16 @@ reached something that is not the service, or not its route. Replies are data to
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MAX_SLUG = 300
+SUCCESS_STATUSES = frozenset({200, 201})
+BATCH_STATUS = 200
+NO_ROUTE_STATUSES = frozenset({404, 405})
+TOO_LARGE = 413
 RETRIED_STATUSES = frozenset({408, 425, 429})
 REFUSAL_STATUSES = frozenset({400, 409, 422})
 
@@ -49,45 +54,92 @@ class Reply(BaseModel):
     order_id: str = Field(exclude=True)
 
 
+class NoBatchRouteError(CallError):
+    """The service takes commands one by one only."""
+
+
 def judge(service: str, status: int, headers: Mapping[str, str], body: bytes, reply: type[Reply]) -> Reply:
     """The reply of a call that succeeded. Raises RefusedError, MisroutedError or TroubleError."""
-    if status in (200, 201):
-        return _parse(headers, body, reply)
+    if status in SUCCESS_STATUSES:
+        return _valid(_document(headers, body), reply)
+    problem = _problem_in(headers, body) if status in REFUSAL_STATUSES else None
+    raise _failure(service, status, problem, _retry_after_s(headers))
+
+
+def judge_batch(status: int, headers: Mapping[str, str], body: bytes, count: int) -> list[Any]:
+    """The replies to `count` commands, for `judge_item`, in order; nothing is known of any of them yet.
+
+    Raises NoBatchRouteError, MisroutedError or TroubleError.
+    """
+    if status in NO_ROUTE_STATUSES:
+        raise NoBatchRouteError(f"status-{status}")
+    if status in REFUSAL_STATUSES or status == TOO_LARGE:  # no command's fault: each is told alone then
+        raise TroubleError(f"batch-status-{status}")
+    if status != BATCH_STATUS:
+        raise _failure("", status, None, _retry_after_s(headers))
+    document = _document(headers, body)
+    items = document.get("results") if isinstance(document, dict) else None
+    if not isinstance(items, list) or len(items) != count:
+        raise TroubleError("reply-wrong-shape")
+    return items
+
+
+def judge_item(service: str, item: Any, reply: type[Reply]) -> Reply:
+    """The reply to one command of a batch, as `judge` has it. Raises what that raises."""
+    status = item.get("status") if isinstance(item, dict) else None
+    if not isinstance(status, int):
+        raise TroubleError("reply-wrong-shape")
+    if status in SUCCESS_STATUSES:
+        return _valid(item.get("body"), reply)
+    raise _failure(service, status, item.get("problem"), None)
+
+
+def _failure(service: str, status: int, problem: Any, retry_after_s: float | None) -> CallError:
     if status in RETRIED_STATUSES or status >= 500:
-        raise TroubleError(f"status-{status}", _retry_after_s(headers))
-    if status in REFUSAL_STATUSES and (slug := _own_problem(service, headers, body)):
-        raise RefusedError(slug)
+        return TroubleError(f"status-{status}", retry_after_s)
+    if status in REFUSAL_STATUSES and (slug := _own_slug(service, problem)):
+        return RefusedError(slug)
     if 200 <= status < 300:
-        raise TroubleError(f"unexpected-status-{status}")
-    raise MisroutedError(f"misrouted-{status}")
+        return TroubleError(f"unexpected-status-{status}")
+    return MisroutedError(f"misrouted-{status}")
 
 
-def _parse(headers: Mapping[str, str], body: bytes, reply: type[Reply]) -> Reply:
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+def _document(headers: Mapping[str, str], body: bytes) -> Any:
+    if _media_type(headers) != "application/json":
         raise TroubleError("reply-wrong-content-type")
     try:
-        document = orjson.loads(body)
+        return orjson.loads(body)
     except ValueError:
         raise TroubleError("reply-malformed") from None
+
+
+def _valid(document: Any, reply: type[Reply]) -> Reply:
     try:
         return reply.model_validate(document)
     except ValidationError:
         raise TroubleError("reply-wrong-shape") from None
 
 
-def _own_problem(service: str, headers: Mapping[str, str], body: bytes) -> str | None:
-    """The slug of the service's own problem type: `…/problems/SERVICE/SLUG`; None for anything else."""
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/problem+json":
+def _problem_in(headers: Mapping[str, str], body: bytes) -> Any:
+    if _media_type(headers) != "application/problem+json":
         return None
     try:
-        document = orjson.loads(body)
+        return orjson.loads(body)
     except ValueError:
         return None
-    kind = document.get("type") if isinstance(document, dict) else None
+
+
+def _own_slug(service: str, problem: Any) -> str | None:
+    """The slug of the service's own problem type: `…/problems/SERVICE/SLUG`; None for anything else."""
+    kind = problem.get("type") if isinstance(problem, dict) else None
     if not isinstance(kind, str):
         return None
     _, found, slug = kind.rpartition(f"/problems/{service}/")
     return slug[:MAX_SLUG] if found and slug.replace("-", "").isalnum() else None
+
+
+def _media_type(headers: Mapping[str, str]) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -14,6 +14,8 @@ class Settings(ServiceSettings):
     """What the checkout service can be told, beyond what every service can.
 
     Durations are in seconds; `*_in_flight`, `*_passes` and `*_waiters` are numbers of things at once.
+    `batching`: whether commands to a service that come at the same time share a request; a command waits for
+    company while the newest request to the service is younger than `batch_young_s`.
     `http_pool`: `httpx` is for measuring what the client's own pool costs; it leaks connections.
     """
 
@@ -48,6 +50,9 @@ class Settings(ServiceSettings):
     call_max_attempts: int = Field(4, ge=1, le=20)
     call_backoff_s: float = Field(0.1, gt=0, le=5)
     max_in_flight: int = Field(64, ge=1, le=10_000)
+    batching: Literal["on", "off"] = "on"
+    batches_in_flight: int = Field(8, ge=1, le=1_000)
+    batch_young_s: float = Field(0.003, ge=0, le=1)
     http_pool: Literal["aiohttp", "httpx"] = "aiohttp"
     slot_timeout_s: float = Field(1.0, gt=0, le=10)
     retry_budget_ratio: float = Field(0.2, ge=0, le=1)

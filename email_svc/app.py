@@ -1,11 +1,11 @@
 """Told: the e-mail service's REST routes. The conductor has orders confirmed; the operator reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Response
+from fastapi import Depends, FastAPI, Query
 from prometheus_client import Counter, Gauge
 
 from email_svc import asyncapi, confirmations
@@ -13,6 +13,7 @@ from email_svc.schemas import Confirmation, Effect, EffectPage, OrderId, Recorde
 from email_svc.settings import Settings
 from servicekit.auth import Authenticator
 from servicekit.batching import Batcher
+from servicekit.commands import BATCH, MAX_BYTES, Answer, Commands, add_command_routes
 from servicekit.crashpoints import reach
 from servicekit.db import Database, StorageUnavailableError
 from servicekit.metrics import Metrics
@@ -21,6 +22,7 @@ from servicekit.problems import Catalogue, ProblemError
 from servicekit.web import BEARER, Health, answers, create_service_app
 
 Cursor = Annotated[str | None, Query(description="`next` of the page before.", max_length=200)]
+EMAILS = "/emails"
 Limit = Annotated[int, Query(ge=1, le=1000, description="The size of the page.")]
 
 
@@ -49,6 +51,7 @@ def create_app(deps: Deps) -> FastAPI:
         health=deps.health,
         settings=deps.settings,
         asyncapi=asyncapi.document,
+        max_body_bytes_at={f"{EMAILS}{BATCH}": MAX_BYTES},
     )
     _add_command(app, deps)
     _add_reading(app, deps)
@@ -61,29 +64,31 @@ def _add_command(app: FastAPI, deps: Deps) -> None:
         "email_confirmations", "Confirmations asked for.", ["repeated"], registry=deps.metrics.registry
     )
 
-    @app.post(
-        "/emails",
-        operation_id="send_confirmation",
-        status_code=201,
-        response_model=Recorded,
-        responses={
-            200: {"model": Recorded, "description": "Repeated: the stored outcome"},
-            **_errors(
-                deps, "malformed-json", "unsupported-media-type", "content-too-large", "request-timeout"
-            ),
-        },
-        dependencies=[Depends(deps.auth.require("conductor"))],
-        openapi_extra=BEARER,
-    )
-    async def send_confirmation(command: SendConfirmation, response: Response) -> Recorded:
-        """Record one order's confirmation durably; its delivery follows. Idempotent: the first body wins."""
-        recorded = await deps.confirmations.submit(command.to_confirmation())
+    async def carry_out(
+        commands: Sequence[SendConfirmation],
+    ) -> Sequence[confirmations.Recorded | Exception]:
+        return await deps.confirmations.submit_all([command.to_confirmation() for command in commands])
+
+    def answer(recorded: confirmations.Recorded | Exception) -> Answer:
+        if isinstance(recorded, Exception):
+            raise recorded
         reach("email.after-commit")
         if not recorded.repeated:
             deps.wake()
         counted.labels(str(recorded.repeated).lower()).inc()
-        response.status_code = 200 if recorded.repeated else 201
-        return Recorded.model_validate({"order_id": recorded.order_id, "delivery": recorded.delivery})
+        body = {"order_id": recorded.order_id, "delivery": recorded.delivery}
+        return Answer(200 if recorded.repeated else 201, body)
+
+    commands = Commands(
+        EMAILS,
+        SendConfirmation,
+        Recorded,
+        ("send_confirmation", "send_confirmations"),
+        "Record one order's confirmation durably; its delivery follows. Idempotent: the first body wins.",
+        carry_out,
+        answer,
+    )
+    add_command_routes(app, commands, deps.catalogue, deps.auth.require("conductor"))
 
 
 def _add_reading(app: FastAPI, deps: Deps) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Path, Query, Response
+from fastapi import Depends, FastAPI, Path, Query
 from prometheus_client import Counter
 from sqlalchemy import Row
 
@@ -22,6 +22,7 @@ from rewards_svc.schemas import (
 from rewards_svc.settings import Settings
 from servicekit.auth import Authenticator
 from servicekit.batching import Batcher
+from servicekit.commands import BATCH, MAX_BYTES, Answer, Commands, add_command_routes
 from servicekit.crashpoints import reach
 from servicekit.db import Database
 from servicekit.fields import NO_CONTROL_CHARACTERS
@@ -32,6 +33,7 @@ from servicekit.web import BEARER, Health, answers, create_service_app
 
 Cursor = Annotated[str | None, Query(description="`next` of the page before.", max_length=200)]
 BalanceId = Annotated[str, Path(max_length=64, pattern=NO_CONTROL_CHARACTERS)]
+BALANCES = "/balances"
 Limit = Annotated[int, Query(ge=1, le=1000, description="The size of the page.")]
 
 
@@ -59,6 +61,7 @@ def create_app(deps: Deps) -> FastAPI:
         health=deps.health,
         settings=deps.settings,
         asyncapi=asyncapi.document,
+        max_body_bytes_at={f"{BALANCES}{BATCH}": MAX_BYTES},
     )
     _add_command(app, deps)
     _add_reading(app, deps)
@@ -68,32 +71,32 @@ def create_app(deps: Deps) -> FastAPI:
 def _add_command(app: FastAPI, deps: Deps) -> None:
     credited = Counter("points_entries", "Entries made.", ["repeated"], registry=deps.metrics.registry)
 
-    @app.post(
-        "/balances",
-        operation_id="credit_points",
-        status_code=201,
-        response_model=Credited,
-        responses={
-            200: {"model": Credited, "description": "Repeated: the stored outcome"},
-            **_errors(
-                deps, "malformed-json", "unsupported-media-type", "content-too-large", "request-timeout"
-            ),
-        },
-        dependencies=[Depends(deps.auth.require("conductor"))],
-        openapi_extra=BEARER,
-    )
-    async def credit_points(command: CreditPoints, response: Response) -> Credited:
-        """Credit one order's points to its member's balance, which is opened if there is none. Idempotent."""
-        outcome = await deps.credits.submit(command.to_credit())
+    async def carry_out(commands: Sequence[CreditPoints]) -> Sequence[points.Outcome | Exception]:
+        return await deps.credits.submit_all([command.to_credit() for command in commands])
+
+    def answer(outcome: points.Outcome | Exception) -> Answer:
+        if isinstance(outcome, Exception):
+            raise outcome
         reach("rewards.after-commit")
         credited.labels(str(outcome.repeated).lower()).inc()
-        response.status_code = 200 if outcome.repeated else 201
-        return Credited(
-            order_id=outcome.order_id,
-            balance_id=outcome.balance_id,
-            points=outcome.points,
-            balance=outcome.balance,
-        )
+        body = {
+            "order_id": outcome.order_id,
+            "balance_id": outcome.balance_id,
+            "points": outcome.points,
+            "balance": outcome.balance,
+        }
+        return Answer(200 if outcome.repeated else 201, body)
+
+    commands = Commands(
+        BALANCES,
+        CreditPoints,
+        Credited,
+        ("credit_points", "credit_points_together"),
+        "Credit one order's points to its member's balance, which is opened if there is none. Idempotent.",
+        carry_out,
+        answer,
+    )
+    add_command_routes(app, commands, deps.catalogue, deps.auth.require("conductor"))
 
 
 def _add_reading(app: FastAPI, deps: Deps) -> None:

@@ -5,6 +5,8 @@ by its content type: 415. Slow headers never reach ASGI: `servicekit.server` bou
 """
 
 import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -48,12 +50,23 @@ class RequestLimit:
 
 
 class BodyLimit:
-    """Reads each body whole before the app sees the request: at most `max_bytes`, within `timeout_s`."""
+    """Reads each body whole before the app sees the request: at most `max_bytes`, within `timeout_s`.
 
-    def __init__(self, app: ASGIApp, catalogue: Catalogue, max_bytes: int, timeout_s: float) -> None:
+    `max_bytes_at` says what else holds at some paths.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        catalogue: Catalogue,
+        max_bytes: int,
+        timeout_s: float,
+        max_bytes_at: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self._app = app
         self._catalogue = catalogue
         self._max_bytes = max_bytes
+        self._max_bytes_at = max_bytes_at
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,7 +75,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         try:
-            body = await self._body(Headers(scope=scope), receive)
+            max_bytes = self._max_bytes_at.get(scope["path"], self._max_bytes)
+            body = await self._body(Headers(scope=scope), receive, max_bytes)
         except ProblemError as problem:
             await self._catalogue.response(problem, scope["path"])(scope, receive, send)
             return
@@ -70,10 +84,10 @@ class BodyLimit:
             return
         await self._app(scope, _replay(body, receive), send)
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes | None:
+    async def _body(self, headers: Headers, receive: Receive, max_bytes: int) -> bytes | None:
         announced = headers.get("content-length", "")
-        if announced.isascii() and announced.isdigit() and int(announced[:20]) > self._max_bytes:
-            raise self._too_large()
+        if announced.isascii() and announced.isdigit() and int(announced[:20]) > max_bytes:
+            raise _too_large(max_bytes)
         chunks: list[bytes] = []
         size = 0
         try:
@@ -84,8 +98,8 @@ class BodyLimit:
                         return None
                     chunks.append(message.get("body", b""))
                     size += len(chunks[-1])
-                    if size > self._max_bytes:
-                        raise self._too_large()
+                    if size > max_bytes:
+                        raise _too_large(max_bytes)
                     if not message.get("more_body", False):
                         break
         except TimeoutError:
@@ -95,9 +109,10 @@ class BodyLimit:
             raise ProblemError("unsupported-media-type", "The body's content type is not application/json.")
         return b"".join(chunks)
 
-    def _too_large(self) -> ProblemError:
-        detail = f"The body may have at most {self._max_bytes} bytes."
-        return ProblemError("content-too-large", detail, headers=CLOSE)
+
+def _too_large(max_bytes: int) -> ProblemError:
+    detail = f"The body may have at most {max_bytes} bytes."
+    return ProblemError("content-too-large", detail, headers=CLOSE)
 
 
 def _says_json(content_type: str) -> bool:

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # What a client makes up must not become a label.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -50,6 +51,32 @@ class Metrics:
         for refresh in self.refreshers:
             await refresh()
         return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+class BatchMetrics:
+    """What batchers do, by the name of each: how large their batches are, and how long items wait for one."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._size = Histogram(
+            "batch_size", "Items of a batch.", ["batcher"], buckets=SIZE_BUCKETS, registry=registry
+        )
+        self._wait = Histogram(
+            "batch_wait_seconds",
+            "How long the oldest item of a batch had waited when it started.",
+            ["batcher"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+
+    def of(self, name: str) -> Callable[[int, float], None]:
+        """What the batcher of that name tells of each batch: its size, its oldest item's wait in seconds."""
+        size, wait = self._size.labels(name), self._wait.labels(name)
+
+        def observe(items: int, waited_s: float) -> None:
+            size.observe(items)
+            wait.observe(waited_s)
+
+        return observe
 
 
 class RequestMetrics:

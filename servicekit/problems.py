@@ -6,7 +6,7 @@ A problem's `type` is absolute and resolves: the service serves a page for each 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from starlette.responses import Response
@@ -82,6 +82,15 @@ class ProblemError(Exception):
         self.detail = detail
         self.errors = list(errors)
         self.headers = dict(headers or {})
+
+
+class RuleError(Exception):
+    """A rule of the service forbids what was asked for; to repeat it as it is changes nothing.
+
+    `slug` names the problem's type in the service's catalogue.
+    """
+
+    slug: ClassVar[str]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Match, Route
@@ -25,7 +27,7 @@ from servicekit.db import StorageUnavailableError
 from servicekit.limits import BodyLimit, RequestLimit
 from servicekit.metrics import Metrics, RequestMetrics
 from servicekit.paging import BadCursorError
-from servicekit.problems import MEDIA_TYPE, Catalogue, ProblemError
+from servicekit.problems import MEDIA_TYPE, Catalogue, ProblemError, RuleError
 from servicekit.settings import ServiceSettings
 from servicekit.simulation import SimulatedTroubleError
 
@@ -83,10 +85,12 @@ def create_service_app(
     health: Health,
     settings: ServiceSettings,
     asyncapi: Callable[[], Mapping[str, Any]] | None = None,
+    max_body_bytes_at: Mapping[str, int] = MappingProxyType({}),
 ) -> FastAPI:
     """A FastAPI application with the common routes and bounds; it needs no lifespan.
 
-    `asyncapi` makes the document that is served at /asyncapi, when it is first asked for.
+    `asyncapi` makes the document that is served at /asyncapi, when it is first asked for;
+    `max_body_bytes_at` are the paths that take larger bodies than the others.
     """
     # No redirects for a slash too many: they would name whatever host the client claimed.
     app = FastAPIOffline(
@@ -103,6 +107,7 @@ def create_service_app(
         catalogue=catalogue,
         max_bytes=settings.max_body_bytes,
         timeout_s=settings.body_timeout_s,
+        max_bytes_at=max_body_bytes_at,
     )
     app.add_middleware(RequestLimit, catalogue=catalogue, max_requests=settings.max_connections)
     app.add_middleware(RequestMetrics, metrics=metrics)
@@ -130,12 +135,15 @@ def _answer_with_problems(app: FastAPI, catalogue: Catalogue) -> None:
         return catalogue.response(problem, request.url.path)
 
     @app.exception_handler(ProblemError)
-    async def _(request: Request, exc: ProblemError) -> Response:
-        return answer(request, exc)
-
+    @app.exception_handler(RuleError)
     @app.exception_handler(RequestValidationError)
-    async def _(request: Request, exc: RequestValidationError) -> Response:
-        return answer(request, _invalid(exc.errors()))
+    @app.exception_handler(StorageUnavailableError)
+    @app.exception_handler(QueueFullError)
+    @app.exception_handler(BatcherClosedError)
+    @app.exception_handler(SimulatedTroubleError)
+    @app.exception_handler(Exception)
+    async def _(request: Request, exc: Exception) -> Response:
+        return answer(request, as_problem(exc))
 
     @app.exception_handler(BadCursorError)
     async def _(request: Request, exc: BadCursorError) -> Response:
@@ -154,23 +162,25 @@ def _answer_with_problems(app: FastAPI, catalogue: Catalogue) -> None:
             slug = "internal-error"
         return answer(request, ProblemError(slug, detail, headers=headers))
 
-    @app.exception_handler(StorageUnavailableError)
-    async def _(request: Request, exc: StorageUnavailableError) -> Response:
-        log.warning("storage unavailable", extra={"error": str(exc), "path": request.url.path})
-        return answer(request, ProblemError("storage-unavailable", "The database is not available."))
 
-    @app.exception_handler(QueueFullError)
-    @app.exception_handler(BatcherClosedError)
-    async def _(request: Request, exc: Exception) -> Response:
-        return answer(request, ProblemError("overloaded", "The queue for the database is full."))
-
-    @app.exception_handler(SimulatedTroubleError)
-    async def _(request: Request, exc: SimulatedTroubleError) -> Response:
-        return answer(request, ProblemError("overloaded", f"It is {exc}."))
-
-    @app.exception_handler(Exception)
-    async def _(request: Request, exc: Exception) -> Response:
-        return answer(request, ProblemError("internal-error", "The error is in the service's log."))
+def as_problem(exc: Exception) -> ProblemError:
+    """The problem that an error is answered with."""
+    if isinstance(exc, ProblemError):
+        return exc
+    if isinstance(exc, RuleError):
+        return ProblemError(exc.slug, str(exc))
+    if isinstance(exc, RequestValidationError):
+        return _invalid(exc.errors())
+    if isinstance(exc, ValidationError):
+        return _invalid([{**error, "loc": ("body", *error["loc"])} for error in exc.errors()])
+    if isinstance(exc, StorageUnavailableError):
+        log.warning("storage unavailable", extra={"error": str(exc)})
+        return ProblemError("storage-unavailable", "The database is not available.")
+    if isinstance(exc, QueueFullError | BatcherClosedError):
+        return ProblemError("overloaded", "The queue for the database is full.")
+    if isinstance(exc, SimulatedTroubleError):
+        return ProblemError("overloaded", f"It is {exc}.")
+    return ProblemError("internal-error", "The error is in the service's log.")
 
 
 def _methods(app: FastAPI, request: Request) -> list[str]:

@@ -4,24 +4,26 @@ The conductor has shipments prepared; the operator advances them, and keeps the 
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query
 from prometheus_client import Counter, Gauge
 from sqlalchemy import Row
 
 from servicekit.auth import Authenticator
 from servicekit.batching import Batcher
+from servicekit.commands import BATCH, MAX_BYTES, Answer, Commands, add_command_routes
 from servicekit.crashpoints import reach
 from servicekit.db import Database, StorageUnavailableError
 from servicekit.metrics import Metrics
 from servicekit.paging import decode_cursor, encode_cursor
-from servicekit.problems import Catalogue, ProblemError
+from servicekit.problems import Catalogue
 from servicekit.web import BEARER, Health, answers, create_service_app
 from warehouse_svc import asyncapi, schemas, shipments
 from warehouse_svc.backorders import set_on_hand
-from warehouse_svc.errors import SkuRefusedError, WarehouseError
+from warehouse_svc.errors import SkuRefusedError
 from warehouse_svc.settings import Settings
 from warehouse_svc.stock import Level, read_level
 
@@ -29,6 +31,7 @@ log = logging.getLogger("warehouse_svc")
 
 Cursor = Annotated[str | None, Query(description="`next` of the page before.", max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="The size of the page.")]
+SHIPMENTS = "/shipments"
 BODY = ("malformed-json", "unsupported-media-type", "content-too-large", "request-timeout")
 
 
@@ -56,12 +59,8 @@ def create_app(deps: Deps) -> FastAPI:
         health=deps.health,
         settings=deps.settings,
         asyncapi=asyncapi.document,
+        max_body_bytes_at={f"{SHIPMENTS}{BATCH}": MAX_BYTES},
     )
-
-    @app.exception_handler(WarehouseError)
-    async def refuse(request: Request, exc: WarehouseError) -> Response:
-        return deps.catalogue.response(ProblemError(exc.slug, str(exc)), request.url.path)
-
     operator: dict[str, Any] = {
         "dependencies": [Depends(deps.auth.require("operator"))],
         "openapi_extra": BEARER,
@@ -78,30 +77,33 @@ def _add_command(app: FastAPI, deps: Deps) -> None:
         "shipment_commands", "Commands by outcome.", ["outcome"], registry=deps.metrics.registry
     )
 
-    @app.post(
-        "/shipments",
-        operation_id="prepare_shipment",
-        status_code=201,
-        response_model=schemas.Prepared,
-        responses={
-            200: {"model": schemas.Prepared, "description": "Repeated: the stored outcome"},
-            **_errors(deps, *BODY, "sku-refused"),
-        },
-        dependencies=[Depends(deps.auth.require("conductor"))],
-        openapi_extra=BEARER,
-    )
-    async def prepare_shipment(command: schemas.PrepareShipment, response: Response) -> schemas.Prepared:
-        """Prepare one order's shipment, or backorder it if its stock is not there. Idempotent."""
-        try:
-            prepared = await deps.shipments.submit(command.to_preparation())
-        except SkuRefusedError:
+    async def carry_out(
+        commands: Sequence[schemas.PrepareShipment],
+    ) -> Sequence[shipments.Prepared | Exception]:
+        return await deps.shipments.submit_all([command.to_preparation() for command in commands])
+
+    def answer(prepared: shipments.Prepared | Exception) -> Answer:
+        if isinstance(prepared, SkuRefusedError):
             outcomes.labels("refused").inc()
-            raise
+        if isinstance(prepared, Exception):
+            raise prepared
         reach("warehouse.after-commit")
         made = "backordered" if prepared.state == shipments.BACKORDERED else "prepared"
         outcomes.labels("repeated" if prepared.repeated else made).inc()
-        response.status_code = 200 if prepared.repeated else 201
-        return schemas.Prepared.model_validate(prepared, from_attributes=True)
+        body = {"order_id": prepared.order_id, "shipment_id": prepared.shipment_id, "state": prepared.state}
+        return Answer(200 if prepared.repeated else 201, body)
+
+    commands = Commands(
+        SHIPMENTS,
+        schemas.PrepareShipment,
+        schemas.Prepared,
+        ("prepare_shipment", "prepare_shipments"),
+        "Prepare one order's shipment, or backorder it if its stock is not there. Idempotent.",
+        carry_out,
+        answer,
+        ("sku-refused",),
+    )
+    add_command_routes(app, commands, deps.catalogue, deps.auth.require("conductor"))
 
 
 def _add_shipments(app: FastAPI, deps: Deps, operator: dict[str, Any]) -> None:

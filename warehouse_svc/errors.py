@@ -3,15 +3,11 @@
 The domain raises `WarehouseError`; the HTTP status follows from the slug, in the catalogue alone.
 """
 
-from typing import ClassVar
-
-from servicekit.problems import Catalogue, ProblemType
+from servicekit.problems import Catalogue, ProblemType, RuleError
 
 
-class WarehouseError(Exception):
-    """A rule of the warehouse forbids what was asked for; repeating it as it is changes nothing."""
-
-    slug: ClassVar[str]
+class WarehouseError(RuleError):
+    """A rule of the warehouse forbids it."""
 
 
 class SkuRefusedError(WarehouseError):

@@ -20,6 +20,8 @@ from lab.bench.wire import MalformedMessage, Request, RequestReader, encode_repl
 SERVICES = ("email", "warehouse", "rewards")
 COUNTED = {b"/emails": "email", b"/shipments": "warehouse", b"/balances": "rewards"}
 
+BATCH = b"/batch"
+
 NOT_FOUND = encode_reply(404, b'{"type":"about:blank","title":"Not Found","status":404}')
 READY = encode_reply(200, b'{"status":"ready"}')
 WANTS_ORDER = encode_reply(422, b'{"type":"about:blank","title":"An order_id is wanted","status":422}')
@@ -40,22 +42,30 @@ class Answers:
     def answer(self, request: Request) -> bytes:
         """The whole reply to one request, as bytes."""
         if request.method == b"POST":
-            effect = self._effects.get(request.path)
+            path = request.path.removesuffix(BATCH)
+            effect = self._effects.get(path)
             if effect is not None:
-                return self._perform(request, effect)
+                return self._perform(request, path, effect)
             return self._checkout() if request.path == b"/checkouts" else NOT_FOUND
         if request.path == b"/readyz":
             return READY
         return encode_reply(200, orjson.dumps(self.counts)) if request.path == b"/counts" else NOT_FOUND
 
-    def _perform(self, request: Request, effect: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
+    def _perform(
+        self, request: Request, path: bytes, effect: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> bytes:
+        alone = request.path == path
         try:
-            command = orjson.loads(request.body)
-            reply = {"order_id": command["order_id"], **effect(command)}
+            told = orjson.loads(request.body)
+            commands = [told] if alone else told["items"]
+            replies = [{"order_id": command["order_id"], **effect(command)} for command in commands]
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return WANTS_ORDER
-        self.counts[COUNTED[request.path]] += 1
-        return encode_reply(201, orjson.dumps(reply))
+        self.counts[COUNTED[path]] += len(replies)
+        if alone:
+            return encode_reply(201, orjson.dumps(replies[0]))
+        results = [{"status": 201, "body": reply} for reply in replies]
+        return encode_reply(200, orjson.dumps({"results": results}))
 
     def _balance(self, command: dict[str, Any]) -> dict[str, Any]:
         points = command["total_minor"] // 100

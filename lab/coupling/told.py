@@ -68,7 +68,7 @@ class Caller:
 
 
 def routes_of(source: Source, services: Mapping[str, str]) -> list[Route]:
-    """Every path that a decorator like `@app.post("/emails")` serves, of all services."""
+    """Every path that `@app.post("/emails")` or `Commands("/emails", Model)` serves, of all services."""
     found = []
     for folder, name in services.items():
         for module in source.package(folder):
@@ -77,6 +77,9 @@ def routes_of(source: Source, services: Mapping[str, str]) -> list[Route]:
                     for method, path in _served(source, module, node):
                         reads = _reads(source, module, node)
                         found.append(Route(name, method, template(path), module.at(node), reads))
+                elif isinstance(node, ast.Call) and (shared := _commanded(source, module, node)) is not None:
+                    reads = _fields(source, module, [node.args[1]])
+                    found.append(Route(name, "post", template(shared), module.at(node), reads))
     return found
 
 
@@ -134,7 +137,19 @@ def _served(source: Source, module: Module, function: Function) -> Iterator[tupl
 
 def _reads(source: Source, module: Module, function: Function) -> tuple[str, ...]:
     """The fields of the models among its parameters."""
-    named = [each.annotation for each in function.args.args if each.annotation is not None]
+    return _fields(
+        source, module, [each.annotation for each in function.args.args if each.annotation is not None]
+    )
+
+
+def _commanded(source: Source, module: Module, call: ast.Call) -> str | None:
+    """The path of commands that are declared with their model (`servicekit.commands`)."""
+    named = isinstance(call.func, ast.Name) and call.func.id == "Commands" and len(call.args) > 1
+    path = source.text(module, call.args[0]) if named else None
+    return path if path is not None and path.startswith("/") else None
+
+
+def _fields(source: Source, module: Module, named: Sequence[ast.expr]) -> tuple[str, ...]:
     models = [found for each in named if (found := source.find(module, each)) is not None]
     return tuple(name for each in models for name in model_fields(source, each))
 

@@ -25,11 +25,13 @@ ROLES: dict[str, dict[str, set[str]]] = {
     },
     "email": {
         "POST /emails": CONDUCTORS,
+        "POST /emails/batch": CONDUCTORS,
         "GET /emails/{order_id}": OPERATORS,
         "GET /effects": OPERATORS,
     },
     "warehouse": {
         "POST /shipments": CONDUCTORS,
+        "POST /shipments/batch": CONDUCTORS,
         "GET /shipments/{order_id}": OPERATORS,
         "POST /shipments/{order_id}/advance": OPERATORS,
         "GET /stock/{sku}": OPERATORS,
@@ -38,6 +40,7 @@ ROLES: dict[str, dict[str, set[str]]] = {
     },
     "rewards": {
         "POST /balances": CONDUCTORS,
+        "POST /balances/batch": CONDUCTORS,
         "POST /balances/lookup": OPERATORS,
         "GET /balances/{balance_id}": OPERATORS,
         "GET /balances/{balance_id}/entries": OPERATORS,

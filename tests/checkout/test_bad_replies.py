@@ -12,10 +12,11 @@ import pytest
 from httpx_aiohttp import AiohttpTransport
 from prometheus_client import CollectorRegistry
 
-from checkout.clients import ServiceClient, Told, http_transport
+from checkout.clients import ServiceClient, Told
 from checkout.commands import ConfirmationReply
 from checkout.metrics import CallMetrics
 from checkout.orders import StepStatus
+from checkout.transport import http_transport
 from tests.checkout.world import eventually, settings_for
 
 GOOD = {"order_id": "o1", "delivery": "queued"}
@@ -180,7 +181,7 @@ async def test_cancelled_calls_leak_no_connection() -> None:
         finally:
             open_ -= 1
 
-    settings = settings_for("sqlite:///unused.db", call_max_attempts=1, max_in_flight=24)
+    settings = settings_for("sqlite:///unused.db", call_max_attempts=1, max_in_flight=24, batching="off")
     metrics = CallMetrics(CollectorRegistry())
     async with serving(slow) as url, http_transport(8) as transport, asyncio.timeout(20):
         client = ServiceClient("email", url, "token", transport, settings, metrics)

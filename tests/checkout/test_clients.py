@@ -1,4 +1,4 @@
-"""The conductor's client: what it retries and how often, and every way in which a reply can go wrong."""
+"""The conductor's client, each command a request: what it retries and how often, and every bad reply."""
 
 import asyncio
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ class Kit:
             "http://email.test/",
             "secret-token",
             httpx.MockTransport(self.router.async_handler),
-            settings_for("sqlite:///unused.db", **{"call_backoff_s": 0.1, **given}),
+            settings_for("sqlite:///unused.db", **{"call_backoff_s": 0.1, "batching": "off", **given}),
             CallMetrics(self.registry),
             clock=self.clock,
             sleep=self.clock.sleep,

@@ -58,18 +58,38 @@ Answer = Callable[["FakeService", httpx.Request], Awaitable[httpx.Response]]
 
 @dataclass
 class FakeService:
-    """One service: its effects by order id, every call that reached it, and what it does next."""
+    """One service: its effects by order id, every command that reached it, and what it does next.
+
+    With `batches` it takes several in one request, and answers each as it would alone; `sizes` are those.
+    """
 
     name: str
     effects: dict[str, int] = field(default_factory=dict)
     calls: list[dict[str, Any]] = field(default_factory=list)
     script: deque[Answer] = field(default_factory=deque)
     always: Answer | None = None
+    batches: bool = True
+    sizes: list[int] = field(default_factory=list)
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/batch"):
+            return await self._handle_batch(request) if self.batches else httpx.Response(404)
         self.calls.append(orjson.loads(request.content))
         answer = self.script.popleft() if self.script else self.always
         return await answer(self, request) if answer else self.perform(request)
+
+    async def _handle_batch(self, request: httpx.Request) -> httpx.Response:
+        commands = orjson.loads(request.content)["items"]
+        self.sizes.append(len(commands))
+        results = []
+        for command in commands:
+            alone = httpx.Request(
+                "POST", str(request.url).removesuffix("/batch"), content=orjson.dumps(command)
+            )
+            told = await self.handle(alone)
+            content = {"problem" if told.is_error else "body": told.json()} if told.content else {}
+            results.append({"status": told.status_code, **content})
+        return httpx.Response(200, json={"results": results})
 
     def perform(self, request: httpx.Request) -> httpx.Response:
         order_id = orjson.loads(request.content)["order_id"]

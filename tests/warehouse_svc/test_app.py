@@ -255,6 +255,7 @@ async def test_the_document_describes_every_route_with_stable_operation_ids(
     paths = (await client.get("/openapi.json")).json()["paths"]
     assert {operation["operationId"] for path in paths.values() for operation in path.values()} == {
         "prepare_shipment",
+        "prepare_shipments",
         "get_shipment",
         "advance_shipment",
         "get_stock",
