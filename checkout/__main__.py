@@ -44,7 +44,9 @@ async def main() -> None:
         order_metrics = OrderMetrics(metrics.registry)
         watchers = Watchers(settings.max_waiters)
         batch_metrics = BatchMetrics(metrics.registry)
-        journal = Journal(database, watchers, batch_metrics.of)
+        journal = Journal(
+            database, watchers, delay_s=settings.outcome_delay_s, observe=batch_metrics.of("journal")
+        )
         stack.push_async_callback(journal.aclose)
         passes = Passes(journal, settings, order_metrics)
         participants = Participants(database, journal)

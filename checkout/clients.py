@@ -147,7 +147,7 @@ class ServiceClient:
         path: str,
         command: Mapping[str, Any],
         reply: type[Reply],
-        on_trouble: Callable[[str], None],
+        on_trouble: Callable[[str], Awaitable[None]],
     ) -> Told:
         """Send one command until it is answered or the bounds are reached; never raises for a bad answer.
 
@@ -162,11 +162,11 @@ class ServiceClient:
             log.exception("the conductor failed to call", extra={"to": self.name})
             return Told(1, error=TroubleError("conductor-error"))
 
-    async def _tell(self, message: "_Message", on_trouble: Callable[[str], None]) -> Told:
+    async def _tell(self, message: "_Message", on_trouble: Callable[[str], Awaitable[None]]) -> Told:
         try:
             return Told(1, await self._attempt(message))
         except TroubleError as error:
-            on_trouble(error.slug)
+            await on_trouble(error.slug)
             return await self._retry(error, message)
         except CallError as error:
             return Told(1, error=error)

@@ -1,30 +1,27 @@
-"""The durable journal: every accepted order, every outcome, on disk before anybody hears of it.
+"""The durable journal: every accepted order on disk before anybody hears of it, and every outcome in time.
 
-Concurrent accepts share one commit, and so do concurrent outcomes. Whoever watches an order is told of each
-change after its commit.
+All that is to be written at the same time shares one commit. Whoever watches an order is told of each change:
+of a failure after its commit, of any other at once, for it may wait a moment for a commit that goes anyway.
+Should it be lost, the order is unfinished, and comes to the same again.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial, reduce
-from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from checkout import leases, orders, store
+from checkout.group_commit import GroupCommit
 from checkout.leases import End
-from checkout.orders import Emission, Order, OrderStatus, Outcome, Progress
-from checkout.store import Accepted, Change, Placement, StaleProgressError
+from checkout.orders import CHOREOGRAPHY, Emission, Order, OrderStatus, Outcome, Progress, StepStatus
+from checkout.store import Accepted, Change, Placement
 from checkout.watching import Watchers
-from servicekit.batching import Batcher, Observe, ignore
+from servicekit.batching import Observe, ignore
 from servicekit.crashpoints import reach
 from servicekit.db import Database
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-MAX_GROUP = 128
-MAX_QUEUE = 4_000
 MAX_AT_ONCE = 1_000
 
 
@@ -33,41 +30,27 @@ class UnknownOrderError(Exception):
 
 
 class Journal:
-    """Async access to the store. Every writing method returns after its commit.
+    """Async access to the store.
 
+    An outcome that needs no disk may wait up to `delay_s` seconds for somebody else's commit; with 0 it waits
+    for its own before anybody hears of it.
     Raises StorageUnavailableError where the database is, and QueueFullError under too much work.
     """
 
     def __init__(
-        self,
-        database: Database,
-        watchers: Watchers,
-        observer: Callable[[str], Observe] = lambda name: ignore,
+        self, database: Database, watchers: Watchers, *, delay_s: float = 0.0, observe: Observe = ignore
     ) -> None:
         self._database = database
         self._watchers = watchers
-
-        def batcher(
-            kind: str, handle: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]]
-        ) -> Batcher[T, R]:
-            return Batcher(
-                handle, max_items=MAX_GROUP, max_queue=MAX_QUEUE, observe=observer(f"journal-{kind}")
-            )
-
-        self._accepts: Batcher[Placement, Accepted] = batcher(
-            "accept", lambda placements: database.batch(store.accept, placements)
-        )
-        self._changes: Batcher[Change, Progress] = batcher("outcome", self._apply)
-        self._ends: Batcher[End, None] = batcher("end", lambda ends: database.batch(leases.end_passes, ends))
+        self._commits = GroupCommit(database, watchers, delay_s, observe)
 
     async def aclose(self) -> None:
         """Write what has been submitted; take no more."""
-        for group in (self._accepts, self._changes, self._ends):
-            await group.aclose()
+        await self._commits.aclose()
 
     async def accept(self, placement: Placement) -> Accepted:
         """Make one order durable, or find the order that its idempotency key stands for."""
-        accepted = await self._accepts.submit(placement)
+        accepted = await self._commits.accept(placement)
         reach("checkout.after-accept")
         return accepted
 
@@ -77,60 +60,47 @@ class Journal:
         return found.get((caller, key))
 
     async def record(self, before: Progress, outcomes: Sequence[Outcome]) -> Progress:
-        """Make outcomes of one order durable; its progress then. `before` is what was last seen of it."""
-        return await self._changes.submit(Change(before, lambda seen: reduce(orders.advance, outcomes, seen)))
+        """Take note of outcomes of one order; its progress then. `before` is what was last seen of it.
+
+        It returns once a failure among them is on disk, else at once.
+        """
+        urgent = any(outcome.status is StepStatus.FAILED for outcome in outcomes)
+        return await self._note(before, lambda seen: reduce(orders.advance, outcomes, seen), urgent=urgent)
 
     async def await_participants(self, before: Progress, names: Sequence[str]) -> Progress:
         """An order that awaits nobody yet awaits these from now on; its progress then."""
         now = datetime.now(UTC)
-        return await self._changes.submit(Change(before, lambda seen: orders.awaiting(seen, names, now)))
+        return await self._note(before, lambda seen: orders.awaiting(seen, names, now), urgent=True)
 
     async def close(self, before: Progress) -> Progress:
         """Nobody's outcome is heard any more: the order is at its end; its progress then."""
         now = datetime.now(UTC)
-        return await self._changes.submit(Change(before, lambda seen: orders.closed(seen, now)))
+        return await self._note(before, lambda seen: orders.closed(seen, now))
 
     async def release(self, before: Progress, names: Iterable[str]) -> Progress:
         """Skip the pending steps of participants that have retired; the order's progress then."""
         now, gone = datetime.now(UTC), tuple(names)
-        return await self._changes.submit(Change(before, lambda seen: orders.released(seen, gone, now)))
+        return await self._note(before, lambda seen: orders.released(seen, gone, now), urgent=True)
 
-    async def _apply(self, changes: Sequence[Change]) -> Sequence[Progress | Exception]:
-        # Told from here, not by the caller: a pass whose time runs out during the commit tells nobody.
-        results = list(await self._database.batch(store.change, changes))
-        stale = [place for place, result in enumerate(results) if isinstance(result, StaleProgressError)]
-        if stale:
-            again = await self._database.batch(store.change_anyway, [changes[place] for place in stale])
-            for place, result in zip(stale, again, strict=True):
-                results[place] = result
-        reach("checkout.after-outcome")
-        for result in results:
-            if isinstance(result, Progress):
-                self._watchers.tell(result)
-        return results
-
-    async def hear(self, outcomes: Sequence[Outcome]) -> list[Progress | Exception]:
-        """Make a batch of outcomes durable in one transaction: the progress of each outcome's order then.
+    async def hear(self, outcomes: Sequence[Outcome]) -> list[Progress | BaseException]:
+        """Make outcomes durable: the progress of each outcome's order then.
 
         UnknownOrderError stands in the place of an outcome that belongs to no choreographed order; one that
         cannot be written has its exception, and costs the others nothing.
         """
-        heard = await self._database.batch(store.hear, outcomes)
-        reach("checkout.after-heard")
-        results = [
-            UnknownOrderError(outcome.order_id) if result is None else result
-            for outcome, result in zip(outcomes, heard, strict=True)
-        ]
-        for result in results:
-            if isinstance(result, Progress):
-                self._watchers.tell(result)
-        return results
+        unwritten = self._commits.unwritten
+        unread = sorted({each.order_id for each in outcomes if unwritten.known(each.order_id) is None})
+        read = await self._database.batch(_choreographed, unread) if unread else ()
+        found = dict(zip(unread, read, strict=True))
+        heard = (self._hear(outcome, found.get(outcome.order_id)) for outcome in outcomes)
+        return await asyncio.gather(*heard, return_exceptions=True)
 
     async def retire(self, name: str) -> int:
         """Skip a retired participant's pending steps in all unfinished choreographed orders; in how many.
 
         In bounded batches; to be repeated if it breaks off.
         """
+        await self._commits.settle()
         total, now = 0, datetime.now(UTC)
         after: str | None = ""
         while after is not None:
@@ -138,6 +108,7 @@ class Journal:
             changed, after = await self._database.write(batch)
             total += len(changed)
             for progress in changed:
+                self._commits.unwritten.learn(progress)
                 self._watchers.tell(progress)
         return total
 
@@ -146,12 +117,14 @@ class Journal:
     ) -> None:
         """Let go of an order: if it is unfinished, it is due again after `delay_s`.
 
-        `emission` says where its event is. Nothing happens if more than `retries` have been asked for.
+        `emission` says where its event is. Nothing happens if more than `retries` have been asked for. Should
+        it not be written, the order is due once its lease has run out.
         """
-        await self._ends.submit(End(order_id, delay_s, emission, retries))
+        await self._commits.end(End(order_id, delay_s, emission, retries))
 
     async def claim(self, limits: Mapping[str, int], lease_s: float) -> list[tuple[Order, Progress]]:
         """Take due orders for `lease_s`; `limits` says how many at most, by style."""
+        await self._commits.settle()  # an order whose pass has just ended may be due
         return await self._database.write(lambda c: leases.claim(c, limits, lease_s))
 
     async def claim_next(self, lease_s: float, style: str) -> list[tuple[Order, Progress]]:
@@ -173,6 +146,7 @@ class Journal:
                 connection, MAX_AT_ONCE, style=style, but_stamp=but_stamp, leased_too=leased_too
             )
 
+        await self._commits.settle()  # an order whose pass has just ended waits, too
         total = count = await self._database.write(batch)
         # A batch that is not full was the last: what has come to wait since then is not meant.
         while count == MAX_AT_ONCE:
@@ -182,16 +156,19 @@ class Journal:
 
     async def get(self, order_id: str) -> tuple[Order, Progress]:
         """One order. Raises UnknownOrderError."""
+        told = self._commits.unwritten.told(order_id)
         found = await self._database.read(lambda c: store.load(c, [order_id]))
         if not found:
             raise UnknownOrderError(order_id)
-        return found[0]
+        order, progress = found[0]
+        return order, told if told and told.version > progress.version else progress
 
     async def page(
         self, status: OrderStatus | None, older_than_s: float, after: str, limit: int
     ) -> list[tuple[Order, Progress]]:
         """Up to `limit` orders after an id, oldest first, accepted at least `older_than_s` ago."""
         before = datetime.now(UTC) - timedelta(seconds=older_than_s) if older_than_s else None
+        await self._commits.settle()
         return await self._database.read(
             lambda c: store.page(c, status=status, accepted_before=before, after=after, limit=limit)
         )
@@ -205,10 +182,12 @@ class Journal:
             return list(store.progress_of(connection, changed).values()) if changed else []
 
         for progress in await self._database.read(newer):
+            self._commits.unwritten.learn(progress)
             self._watchers.tell(progress)
 
     async def census(self) -> tuple[dict[str, int], datetime | None]:
         """Orders by status, and when the oldest unfinished one was accepted."""
+        await self._commits.settle()
         return await self._database.read(store.census)
 
     async def retry(self, order_id: str) -> tuple[Order, Progress]:
@@ -230,7 +209,43 @@ class Journal:
             store.replace_progress(connection, before[order_id], after)
             leases.make_due_again(connection, after)
 
+        await self._commits.settle()
         await self._database.write(work)
+        self._commits.unwritten.forget(order_id)
         order, progress = await self.get(order_id)
         self._watchers.tell(progress)
         return order, progress
+
+    def _hear(self, outcome: Outcome, read: Progress | Exception | None) -> asyncio.Future[Progress]:
+        known = self._commits.unwritten.known(outcome.order_id)
+        if known is None and isinstance(read, Progress):
+            known = self._commits.unwritten.newest(read)
+        if known is None:
+            why = read if isinstance(read, Exception) else UnknownOrderError(outcome.order_id)
+            unknown: asyncio.Future[Progress] = asyncio.get_running_loop().create_future()
+            unknown.set_exception(why)
+            return unknown
+        change = _change(known, lambda seen: orders.advance(seen, outcome))
+        if outcome.status is StepStatus.FAILED or not self._commits.may_ride(change):
+            return asyncio.ensure_future(self._commits.change(change))
+        waiting = self._commits.ride(change).written
+        waiting.append(asyncio.get_running_loop().create_future())
+        return waiting[-1]
+
+    async def _note(
+        self, before: Progress, rule: Callable[[Progress], Progress], *, urgent: bool = False
+    ) -> Progress:
+        change = _change(self._commits.unwritten.newest(before), rule)
+        if urgent or not self._commits.may_ride(change):
+            return await self._commits.change(change)
+        self._commits.ride(change)
+        return change.after
+
+
+def _change(before: Progress, rule: Callable[[Progress], Progress]) -> Change:
+    return Change(before, rule(before), rule)
+
+
+def _choreographed(connection: Connection, order_ids: Sequence[str]) -> list[Progress | None]:
+    found = store.progress_of(connection, order_ids, style=CHOREOGRAPHY)
+    return [found.get(order_id) for order_id in order_ids]

@@ -18,9 +18,6 @@ from checkout.passes import Passes
 from checkout.replies import Reply
 from checkout.store import Accepted, Placement
 
-# Replies that come within this time of each other share one commit.
-TOGETHER_S = 0.005
-
 
 @dataclass(frozen=True)
 class Call:
@@ -72,27 +69,20 @@ class Orchestration:
 
     async def perform(self, order: Order, progress: Progress) -> Progress:
         """One pass: call every service whose step is pending, all at once; none waits for another."""
-        news: asyncio.Queue[Outcome] = asyncio.Queue()
         pending = [step for step in progress.steps.values() if step.status is StepStatus.PENDING]
-        calls = [asyncio.create_task(self._call(order, step, news)) for step in pending]
-        try:
-            while not (news.empty() and all(call.done() for call in calls)):
-                outcomes = [await news.get()]
-                await asyncio.wait(calls, timeout=TOGETHER_S)
-                while not news.empty():
-                    outcomes.append(news.get_nowait())
-                progress = await self.journal.record(progress, outcomes)
-        finally:
-            for call in calls:
-                call.cancel()
-        return progress
+        async with asyncio.TaskGroup() as calls:
+            told = [calls.create_task(self._call(order, progress, step)) for step in pending]
+        return max((each.result() for each in told), key=lambda reached: reached.version, default=progress)
 
-    async def _call(self, order: Order, step: Step, news: asyncio.Queue[Outcome]) -> None:
-        def not_through_yet(slug: str) -> None:
+    async def _call(self, order: Order, progress: Progress, step: Step) -> Progress:
+        """Call one service until it answers or the pass's bounds are reached; how far the order is then."""
+
+        async def not_through_yet(slug: str) -> None:
             if step.last_error is None:
                 now = datetime.now(UTC)
-                news.put_nowait(Outcome(order.order_id, step.name, StepStatus.PENDING, now, last_error=slug))
+                trouble = Outcome(order.order_id, step.name, StepStatus.PENDING, now, last_error=slug)
+                await self.journal.record(progress, [trouble])
 
         call = CALLS[step.name]
         told = await self.clients[step.name].tell(call.path, call.command(order), call.reply, not_through_yet)
-        news.put_nowait(told.outcome(order.order_id, step.name))
+        return await self.journal.record(progress, [told.outcome(order.order_id, step.name)])

@@ -16,6 +16,8 @@ class Settings(ServiceSettings):
     Durations are in seconds; `*_in_flight`, `*_passes` and `*_waiters` are numbers of things at once.
     `batching`: whether commands to a service that come at the same time share a request; a command waits for
     company while the newest request to the service is younger than `batch_young_s`.
+    `outcome_delay_s`: for how long an outcome that needs no disk may wait for a commit that goes anyway; with
+    0 each waits for the disk before anybody hears of it.
     `http_pool`: `httpx` is for measuring what the client's own pool costs; it leaks connections.
     """
 
@@ -53,6 +55,7 @@ class Settings(ServiceSettings):
     batching: Literal["on", "off"] = "on"
     batches_in_flight: int = Field(8, ge=1, le=1_000)
     batch_young_s: float = Field(0.003, ge=0, le=1)
+    outcome_delay_s: float = Field(0.02, ge=0, le=1)
     http_pool: Literal["aiohttp", "httpx"] = "aiohttp"
     slot_timeout_s: float = Field(1.0, gt=0, le=10)
     retry_budget_ratio: float = Field(0.2, ge=0, le=1)

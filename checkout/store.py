@@ -12,9 +12,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Float, bindparam, func, select, tuple_, update
 
-from checkout.orders import CHOREOGRAPHY, Order, OrderStatus, Outcome, Progress, advance, released
+from checkout.orders import CHOREOGRAPHY, Order, OrderStatus, Progress, released
 from checkout.tables import PROGRESS, order_in, orders, progress_in, steps_json
-from servicekit.crashpoints import reach
 from servicekit.db import INSERTS, epoch_now
 
 
@@ -47,10 +46,21 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Change:
-    """What is to become of an order by a rule; its progress was `before` when it was last seen."""
+    """What a rule makes of an order's progress `before`, as it was last seen: `after`."""
 
     before: Progress
+    after: Progress
     rule: Callable[[Progress], Progress]
+
+    @property
+    def order_id(self) -> str:
+        """The order that is changed."""
+        return self.before.order_id
+
+    def then(self, following: "Change") -> "Change":
+        """Both as one; `following` starts where this ends."""
+        first, second = self.rule, following.rule
+        return Change(self.before, following.after, lambda seen: second(first(seen)))
 
 
 # Built once: it takes as long as to run them.
@@ -78,48 +88,34 @@ def accept(connection: Connection, placements: Sequence[Placement]) -> list[Acce
     rows = [_order_row(placement) for placement in placements]
     result = connection.execute(_ACCEPT[connection.dialect.name], rows)
     if result.rowcount == len(placements):
-        accepted = [Accepted(p.order.order_id, p.fingerprint, p.progress) for p in placements]
-    else:
-        accepted = _accepted_before(connection, placements)
-    reach("checkout.before-accept-commit")
-    return accepted
+        return [Accepted(p.order.order_id, p.fingerprint, p.progress) for p in placements]
+    return _accepted_before(connection, placements)
 
 
 def change(connection: Connection, changes: Sequence[Change]) -> list[Progress]:
-    """Change orders that nobody else has changed meanwhile; the progress of each afterwards.
+    """Change orders; the progress of each afterwards.
 
-    Raises StaleProgressError if somebody has: then `change_anyway`, which reads first.
+    If somebody else has changed one since it was seen, or nothing seemed to change, all are read first, and
+    changed as they stand. Raises KeyError for one that is not in the journal.
     """
-    after = [each.rule(each.before) for each in changes]
-    _write(connection, [(each.before, new) for each, new in zip(changes, after, strict=True)])
-    return after
+    if all(each.after.version > each.before.version for each in changes):
+        try:
+            with connection.begin_nested():
+                _write(connection, [(each.before, each.after) for each in changes])
+        except StaleProgressError:
+            pass
+        else:
+            return [each.after for each in changes]
+    return _change_as_they_stand(connection, changes)
 
 
-def change_anyway(connection: Connection, changes: Sequence[Change]) -> list[Progress]:
-    """Change orders as they now stand. Raises KeyError for one that is not in the journal."""
-    before = progress_of(connection, {each.before.order_id for each in changes}, lock=True)
+def _change_as_they_stand(connection: Connection, changes: Sequence[Change]) -> list[Progress]:
+    before = progress_of(connection, {each.order_id for each in changes}, lock=True)
     after = dict(before)
     for each in changes:
-        order_id = each.before.order_id
-        after[order_id] = each.rule(after[order_id])
+        after[each.order_id] = each.rule(after[each.order_id])
     _write(connection, [(before[order_id], new) for order_id, new in after.items()])
-    return [after[each.before.order_id] for each in changes]
-
-
-def hear(connection: Connection, outcomes: Sequence[Outcome]) -> list[Progress | None]:
-    """Apply outcomes to choreographed orders as they now stand; the progress of each outcome's order then.
-
-    None where there is no such order, or not of that style.
-    """
-    heard = {outcome.order_id for outcome in outcomes}
-    before = progress_of(connection, heard, style=CHOREOGRAPHY, lock=True)
-    after = dict(before)
-    for outcome in outcomes:
-        if outcome.order_id in after:
-            after[outcome.order_id] = advance(after[outcome.order_id], outcome)
-    _write(connection, [(before[order_id], new) for order_id, new in after.items()])
-    reach("checkout.before-heard-commit")
-    return [after.get(outcome.order_id) for outcome in outcomes]
+    return [after[each.order_id] for each in changes]
 
 
 def release(

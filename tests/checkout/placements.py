@@ -50,7 +50,10 @@ def failure(order_id: str, name: str) -> Outcome:
 
 
 def change(before: Progress, *outcomes: Outcome) -> Change:
-    return Change(before, lambda seen: reduce(advance, outcomes, seen))
+    def rule(seen: Progress) -> Progress:
+        return reduce(advance, outcomes, seen)
+
+    return Change(before, rule(before), rule)
 
 
 async def finish(journal: Journal, placed: Placement) -> Progress:

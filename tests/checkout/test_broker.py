@@ -42,6 +42,7 @@ class CountingBus(FakeBus):
 
 
 async def passes_over(world: World, order_id: str) -> int:
+    await world.journal.census()  # which has written what may wait for that
     return (await world.journal.get(order_id))[1].passes
 
 

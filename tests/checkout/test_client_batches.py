@@ -14,6 +14,7 @@ from checkout.clients import ASK_AGAIN_S, MAX_BATCH, MAX_BATCH_BYTES, ServiceCli
 from checkout.commands import ConfirmationReply
 from checkout.metrics import CallMetrics
 from checkout.replies import RefusedError, TroubleError
+from tests.checkout.test_bad_replies import ignored
 from tests.checkout.world import eventually, settings_for
 
 Json = dict[str, Any]
@@ -73,7 +74,7 @@ class Kit:
     def tell(self, *order_ids: str, **more: Any) -> list[asyncio.Task[Told]]:
         return [
             asyncio.create_task(
-                self.client.tell("/emails", {"order_id": each, **more}, ConfirmationReply, lambda _: None)
+                self.client.tell("/emails", {"order_id": each, **more}, ConfirmationReply, ignored)
             )
             for each in order_ids
         ]

@@ -62,7 +62,10 @@ class Kit:
         return self.client
 
     async def tell(self, order_id: str = "o1") -> Told:
-        return await self.client.tell("/emails", {"order_id": order_id}, ConfirmationReply, self.told.append)
+        async def on_trouble(slug: str) -> None:
+            self.told.append(slug)
+
+        return await self.client.tell("/emails", {"order_id": order_id}, ConfirmationReply, on_trouble)
 
 
 @pytest.fixture

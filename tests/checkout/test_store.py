@@ -20,7 +20,7 @@ from checkout.orders import (
     StepStatus,
     WrongStatusError,
 )
-from checkout.store import Accepted, StaleProgressError
+from checkout.store import Accepted
 from checkout.watching import Watchers
 from servicekit.db import Database
 from servicekit.migrate import migrate
@@ -186,7 +186,7 @@ async def test_a_change_waits_for_the_other_that_holds_the_order(postgres_url: s
 
     def first() -> None:
         with engine.begin() as connection:
-            store.change_anyway(
+            store.change(
                 connection,
                 [change(placed.progress, success(order_id, "email"), success(order_id, "rewards"))],
             )
@@ -195,9 +195,7 @@ async def test_a_change_waits_for_the_other_that_holds_the_order(postgres_url: s
 
     def second() -> Progress:
         with engine.begin() as connection:
-            [after] = store.change_anyway(
-                connection, [change(placed.progress, success(order_id, "warehouse"))]
-            )
+            [after] = store.change(connection, [change(placed.progress, success(order_id, "warehouse"))])
         return after
 
     one = asyncio.create_task(asyncio.to_thread(first))
@@ -219,7 +217,7 @@ def _until_blocked(engine: Any) -> None:
     raise AssertionError("nobody waits")
 
 
-async def test_a_change_of_an_order_that_somebody_else_has_changed_is_stale(database: Database) -> None:
+async def test_a_change_of_an_order_that_somebody_else_has_changed_adds_to_that(database: Database) -> None:
     placed = placement()
     order_id = placed.order.order_id
     await database.batch(store.accept, [placed])
@@ -227,9 +225,13 @@ async def test_a_change_of_an_order_that_somebody_else_has_changed_is_stale(data
     other = change(placed.progress, success(order_id, "warehouse"))
     await database.batch(store.change, [one])
     [result] = await database.batch(store.change, [other])
-    assert isinstance(result, StaleProgressError)
     kept = (await database.read(lambda c: store.load(c, [order_id])))[0][1]
-    assert kept.steps["warehouse"].status is StepStatus.PENDING
+    assert result == kept
+    assert {name: step.is_final for name, step in kept.steps.items()} == {
+        "email": True,
+        "warehouse": True,
+        "rewards": False,
+    }
 
 
 async def test_a_stale_change_takes_no_neighbour_with_it(journal: Journal) -> None:

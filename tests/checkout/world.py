@@ -242,7 +242,7 @@ async def open_world(
         metrics = Metrics()
         order_metrics = OrderMetrics(metrics.registry)
         watchers = Watchers()
-        journal = Journal(opened, watchers)
+        journal = Journal(opened, watchers, delay_s=settings.outcome_delay_s)
         stack.push_async_callback(journal.aclose)
         passes = Passes(journal, settings, order_metrics)
         call_metrics = CallMetrics(metrics.registry)

@@ -1,0 +1,139 @@
+"""What has come about with orders and is not on disk yet: the newest progress, and what may ride.
+
+A change may ride if nothing is lost should it never be written: then whoever finds the order unfinished does
+its part again, and everybody answers as before. It waits a moment for a commit that goes anyway, and what
+comes of the same order meanwhile is written with it. Refuses to do any I/O: the journal writes.
+"""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+
+from checkout.leases import End
+from checkout.orders import Progress
+from checkout.store import Change
+
+# Of choreographed orders, whose outcomes come one by one; of an older one the progress is read again.
+MAX_KNOWN = 20_000
+
+
+@dataclass(eq=False)
+class Rider:
+    """What is to be written of one order, by `due_at` of the loop's clock; `written` want to hear of it."""
+
+    due_at: float
+    change: Change | None = None
+    end: End | None = None
+    written: list[asyncio.Future[Progress]] = field(default_factory=list)
+
+    def settle(self, result: Progress | Exception) -> None:
+        """Tell who waits what the order has come to, or why it could not be written."""
+        for each in self.written:
+            if each.done():  # its waiter was cancelled
+                continue
+            if isinstance(result, Exception):
+                each.set_exception(result)
+            else:
+                each.set_result(result)
+
+
+class Unwritten:
+    """By order: what rides, oldest first, and the newest progress that anybody here has been told."""
+
+    def __init__(self) -> None:
+        self._riders: dict[str, Rider] = {}
+        self._newest: dict[str, Progress] = {}
+        self._known: dict[str, Progress] = {}
+
+    def __len__(self) -> int:
+        """How many orders have something that rides."""
+        return len(self._riders)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that anybody has been told is written."""
+        return not self._riders and not self._newest
+
+    @property
+    def next_due_at(self) -> float | None:
+        """When the oldest rider is due."""
+        return next((rider.due_at for rider in self._riders.values()), None)
+
+    def know(self, progress: Progress) -> None:
+        """Keep a choreographed order's progress at hand, as it is in the database."""
+        self._known.pop(progress.order_id, None)
+        if progress.is_final:
+            return
+        self._known[progress.order_id] = progress
+        if len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+
+    def known(self, order_id: str) -> Progress | None:
+        """A choreographed order's newest progress, if it is at hand."""
+        if order_id not in self._known:
+            return None
+        return self._newest.get(order_id) or self._known[order_id]
+
+    def forget(self, order_id: str) -> None:
+        """Somebody else has changed the order: what is at hand of it is not to be relied on."""
+        self._known.pop(order_id, None)
+
+    def newest(self, before: Progress) -> Progress:
+        """The newest progress of an order of which `before` was seen."""
+        newest = self._newest.get(before.order_id) or self._known.get(before.order_id)
+        if newest is None or newest.version <= before.version:
+            return before
+        return replace(newest, emission=before.emission, passes=before.passes)
+
+    def told(self, order_id: str) -> Progress | None:
+        """What has been told of an order and is not written yet."""
+        return self._newest.get(order_id)
+
+    def ride(self, change: Change, due_at: float) -> Rider:
+        """Have a change ride; with what rides of its order already."""
+        rider = self._rider(change.order_id, due_at)
+        rider.change = rider.change.then(change) if rider.change else change
+        self._newest[change.order_id] = change.after
+        if change.after.is_final:  # nobody need take it up
+            rider.end = None
+        return rider
+
+    def ride_end(self, end: End, due_at: float) -> None:
+        """Have the end of a pass ride, unless it is known here that the order needs none."""
+        newest = self._newest.get(end.order_id)
+        if newest is None or not newest.is_final:
+            self._rider(end.order_id, due_at).end = end
+
+    def hurry(self, change: Change) -> Rider:
+        """A change that does not wait, with what rides of its order, which rides no more."""
+        order_id = change.order_id
+        hurried = self._riders.pop(order_id, Rider(0.0))
+        hurried.change = hurried.change.then(change) if hurried.change else change
+        self._newest[order_id] = change.after
+        return hurried
+
+    def take(self, now: float, limit: int) -> list[Rider]:
+        """Up to `limit` riders that are due, the oldest first; they ride no more."""
+        due: list[str] = []
+        for order_id, rider in self._riders.items():
+            if rider.due_at > now or len(due) == limit:
+                break
+            due.append(order_id)
+        return [self._riders.pop(order_id) for order_id in due]
+
+    def written(self, change: Change, progress: Progress | None) -> None:
+        """A change has been written, and this is what the order came to; None: it could not be."""
+        order_id = change.order_id
+        if self._newest.get(order_id) is change.after:
+            del self._newest[order_id]
+        if progress is None:
+            self.forget(order_id)
+        else:
+            self.learn(progress)
+
+    def learn(self, progress: Progress) -> None:
+        """An order has come so far: what is at hand of it follows."""
+        if progress.order_id in self._known:
+            self.know(progress)
+
+    def _rider(self, order_id: str, due_at: float) -> Rider:
+        return self._riders.get(order_id) or self._riders.setdefault(order_id, Rider(due_at))
