@@ -1,9 +1,12 @@
 """Told: the public API. It validates, lets the style place the order, and answers as the client prefers."""
 
+import json
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from fastapi import Depends, FastAPI, Header, Query, Request, Response
+from pydantic import ValidationError
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from uuid_utils import uuid7
 
@@ -19,9 +22,12 @@ from checkout.schemas import Checkout, CheckoutRequest, represent, to_json
 from checkout.store import Accepted
 from servicekit.auth import Caller
 from servicekit.problems import ProblemError
+from servicekit.shortcut import add_shortcut
 from servicekit.web import OPTIONAL_BEARER, answers, create_service_app
 
 RETRY_AFTER_S = 1
+MAY_PLACE = ("caller", "operator")
+STYLES = {f"style={name}".encode(): name for name in ("orchestration", "choreography")}
 EXPOSED_HEADERS = ("Location", "Preference-Applied", "Retry-After", "Idempotency-Replayed")
 
 KeyHeader = Annotated[
@@ -66,7 +72,7 @@ def create_app(deps: Deps) -> FastAPI:
 
 
 def _add_placing(app: FastAPI, deps: Deps) -> None:
-    caller_of = deps.auth.require("caller", "operator")
+    caller_of = deps.auth.require(*MAY_PLACE)
     location = {"headers": {"Location": {"schema": {"type": "string"}, "description": "The order."}}}
 
     @app.post(
@@ -98,26 +104,45 @@ def _add_placing(app: FastAPI, deps: Deps) -> None:
         prefer: PreferHeader = None,
     ) -> Response:
         """Accept an order, and wait a while for its steps. An accepted order is never lost."""
-        key = parse_key(request.headers.getlist("idempotency-key"))
-        preferences = parse_preferences(request.headers.getlist("prefer"))
-        print_ = fingerprint(await request.json(), style) if key is not None else None
-        name = style or deps.settings.style
-        order = body.to_order(str(uuid7()), name, caller.name, datetime.now(UTC))
-        with deps.watchers.watching(order.order_id) as watch:
-            accepted = await _placed(deps, order, key, print_)
-            if accepted.progress is not None:
-                deps.order_metrics.accepted.labels(name).inc()
-                watch.tell(accepted.progress)
-                wait_s = preferences.wait_or(deps.settings.default_wait_s)
-                progress = await deps.watchers.final(watch, wait_s)
-                return _accepted(order, progress, preferences)
-        if accepted.fingerprint != print_:
-            detail = "The key was used before, with another body or style."
-            raise ProblemError("idempotency-key-reused", detail)
-        deps.order_metrics.replayed.inc()
-        wait_s = preferences.wait_or(deps.settings.default_wait_s)
-        order, progress = await _watched(deps, accepted.order_id, caller, wait_s)
-        return _accepted(order, progress, preferences, replayed=True)
+        return await _place(deps, request.headers, await request.body(), body, caller, style)
+
+    async def take(headers: Headers, query: bytes, body: bytes) -> Response | None:
+        if query and query not in STYLES:
+            return None
+        caller = deps.auth.admit(headers.get("authorization"), MAY_PLACE)
+        try:
+            valid = CheckoutRequest.model_validate_json(body)
+        except ValidationError:
+            return None
+        return await _place(deps, headers, body, valid, caller, STYLES.get(query))
+
+    add_shortcut(app, "place_order", take)
+
+
+async def _place(
+    deps: Deps, headers: Headers, sent: bytes, body: CheckoutRequest, caller: Caller, style: str | None
+) -> Response:
+    """Place an order as the request says: `sent` is the body as it came."""
+    key = parse_key(headers.getlist("idempotency-key"))
+    preferences = parse_preferences(headers.getlist("prefer"))
+    print_ = fingerprint(json.loads(sent), style) if key is not None else None
+    name = style or deps.settings.style
+    order = body.to_order(str(uuid7()), name, caller.name, datetime.now(UTC))
+    with deps.watchers.watching(order.order_id) as watch:
+        accepted = await _placed(deps, order, key, print_)
+        if accepted.progress is not None:
+            deps.order_metrics.accepted.labels(name).inc()
+            watch.tell(accepted.progress)
+            wait_s = preferences.wait_or(deps.settings.default_wait_s)
+            progress = await deps.watchers.final(watch, wait_s)
+            return _accepted(order, progress, preferences)
+    if accepted.fingerprint != print_:
+        detail = "The key was used before, with another body or style."
+        raise ProblemError("idempotency-key-reused", detail)
+    deps.order_metrics.replayed.inc()
+    wait_s = preferences.wait_or(deps.settings.default_wait_s)
+    order, progress = await _watched(deps, accepted.order_id, caller, wait_s)
+    return _accepted(order, progress, preferences, replayed=True)
 
 
 async def _placed(deps: Deps, order: Order, key: str | None, fingerprint: str | None) -> Accepted:

@@ -26,6 +26,8 @@ log = logging.getLogger("checkout.journal")
 MAX_GROUP = 128
 MAX_RIDERS = 512  # in one commit
 MAX_QUEUE = 4_000
+# What rides goes with another's commit after this share of its time: the outcomes of an order come together.
+RIPE = 0.25
 # For whoever wants all written that somebody may have been told of; then it is as it is.
 SETTLE_S = 1.0
 
@@ -78,7 +80,7 @@ class GroupCommit:
 
     def ride(self, change: Change) -> Rider:
         """Have a change written in time, and tell of it at once."""
-        rider = self.unwritten.ride(change, self._due_at())
+        rider = self.unwritten.ride(change, *self._times())
         self._watchers.tell(change.after)
         self._arm()
         return rider
@@ -97,7 +99,7 @@ class GroupCommit:
     async def end(self, end: End) -> None:
         """Have the end of a pass written, in time."""
         if self._has_room():
-            self.unwritten.ride_end(end, self._due_at())
+            self.unwritten.ride_end(end, *self._times())
             self._arm()
         else:
             await self._group.submit(end)
@@ -159,8 +161,9 @@ class GroupCommit:
     def _has_room(self) -> bool:
         return self._delay_s > 0 and len(self.unwritten) < MAX_QUEUE
 
-    def _due_at(self) -> float:
-        return asyncio.get_running_loop().time() + self._delay_s
+    def _times(self) -> tuple[float, float]:
+        now = asyncio.get_running_loop().time()
+        return now + self._delay_s * RIPE, now + self._delay_s
 
     def _arm(self) -> None:
         """See to it that what rides is written in time, also where no other commit goes."""

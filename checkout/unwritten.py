@@ -18,8 +18,12 @@ MAX_KNOWN = 20_000
 
 @dataclass(eq=False)
 class Rider:
-    """What is to be written of one order, by `due_at` of the loop's clock; `written` want to hear of it."""
+    """What is to be written of one order; `written` want to hear of it.
 
+    By the loop's clock it goes with anybody's commit from `ripe_at` on, and at `due_at` by one of its own.
+    """
+
+    ripe_at: float
     due_at: float
     change: Change | None = None
     end: End | None = None
@@ -88,37 +92,37 @@ class Unwritten:
         """What has been told of an order and is not written yet."""
         return self._newest.get(order_id)
 
-    def ride(self, change: Change, due_at: float) -> Rider:
+    def ride(self, change: Change, ripe_at: float, due_at: float) -> Rider:
         """Have a change ride; with what rides of its order already."""
-        rider = self._rider(change.order_id, due_at)
+        rider = self._rider(change.order_id, ripe_at, due_at)
         rider.change = rider.change.then(change) if rider.change else change
         self._newest[change.order_id] = change.after
         if change.after.is_final:  # nobody need take it up
             rider.end = None
         return rider
 
-    def ride_end(self, end: End, due_at: float) -> None:
+    def ride_end(self, end: End, ripe_at: float, due_at: float) -> None:
         """Have the end of a pass ride, unless it is known here that the order needs none."""
         newest = self._newest.get(end.order_id)
         if newest is None or not newest.is_final:
-            self._rider(end.order_id, due_at).end = end
+            self._rider(end.order_id, ripe_at, due_at).end = end
 
     def hurry(self, change: Change) -> Rider:
         """A change that does not wait, with what rides of its order, which rides no more."""
         order_id = change.order_id
-        hurried = self._riders.pop(order_id, Rider(0.0))
+        hurried = self._riders.pop(order_id, Rider(0.0, 0.0))
         hurried.change = hurried.change.then(change) if hurried.change else change
         self._newest[order_id] = change.after
         return hurried
 
     def take(self, now: float, limit: int) -> list[Rider]:
-        """Up to `limit` riders that are due, the oldest first; they ride no more."""
-        due: list[str] = []
+        """Up to `limit` riders that are ripe, the oldest first; they ride no more."""
+        ripe: list[str] = []
         for order_id, rider in self._riders.items():
-            if rider.due_at > now or len(due) == limit:
+            if rider.ripe_at > now or len(ripe) == limit:
                 break
-            due.append(order_id)
-        return [self._riders.pop(order_id) for order_id in due]
+            ripe.append(order_id)
+        return [self._riders.pop(order_id) for order_id in ripe]
 
     def written(self, change: Change, progress: Progress | None) -> None:
         """A change has been written, and this is what the order came to; None: it could not be."""
@@ -135,5 +139,5 @@ class Unwritten:
         if progress.order_id in self._known:
             self.know(progress)
 
-    def _rider(self, order_id: str, due_at: float) -> Rider:
-        return self._riders.get(order_id) or self._riders.setdefault(order_id, Rider(due_at))
+    def _rider(self, order_id: str, ripe_at: float, due_at: float) -> Rider:
+        return self._riders.get(order_id) or self._riders.setdefault(order_id, Rider(ripe_at, due_at))

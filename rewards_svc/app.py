@@ -96,7 +96,7 @@ def _add_command(app: FastAPI, deps: Deps) -> None:
         carry_out,
         answer,
     )
-    add_command_routes(app, commands, deps.catalogue, deps.auth.require("conductor"))
+    add_command_routes(app, commands, deps.catalogue, deps.auth, "conductor")
 
 
 def _add_reading(app: FastAPI, deps: Deps) -> None:

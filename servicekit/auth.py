@@ -47,15 +47,18 @@ class Authenticator:
         """A FastAPI dependency that lets only these roles through (401 for no or a wrong token, else 403)."""
 
         async def caller_of(request: Request) -> Caller:
-            authorization = request.headers.get("authorization")
-            caller = self.identify(authorization)
-            if caller.role not in roles and authorization is None:
-                raise ProblemError("unauthorized", f"This route needs the token of {' or '.join(roles)}.")
-            if caller.role not in roles:
-                raise ProblemError("forbidden", f"This route is for {' or '.join(roles)}, not {caller.role}.")
-            return caller
+            return self.admit(request.headers.get("authorization"), roles)
 
         return caller_of
+
+    def admit(self, authorization: str | None, roles: Sequence[str]) -> Caller:
+        """The caller named by an Authorization header, if its role is one of these. Raises ProblemError."""
+        caller = self.identify(authorization)
+        if caller.role not in roles and authorization is None:
+            raise ProblemError("unauthorized", f"This route needs the token of {' or '.join(roles)}.")
+        if caller.role not in roles:
+            raise ProblemError("forbidden", f"This route is for {' or '.join(roles)}, not {caller.role}.")
+        return caller
 
     def identify(self, authorization: str | None) -> Caller:
         """The caller named by an Authorization header. Raises ProblemError("unauthorized")."""

@@ -12,8 +12,11 @@ from typing import Annotated, Any, Generic, TypeVar
 import orjson
 from fastapi import Depends, FastAPI, Response
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.datastructures import Headers
 
+from servicekit.auth import Authenticator
 from servicekit.problems import Catalogue
+from servicekit.shortcut import add_shortcut
 from servicekit.web import BEARER, answers, as_problem
 
 log = logging.getLogger(__name__)
@@ -90,13 +93,13 @@ class Commands(Generic[C, R]):
 
 
 def add_command_routes(
-    app: FastAPI, commands: Commands[C, R], catalogue: Catalogue, caller: Callable[..., Any]
+    app: FastAPI, commands: Commands[C, R], catalogue: Catalogue, auth: Authenticator, role: str
 ) -> None:
-    """Add both routes; `caller` is the dependency that lets in who may tell."""
+    """Add both routes, for callers of that role."""
     model, (alone, together) = commands.command, commands.operation_ids
     known = TypeAdapter(list[model])  # type: ignore[valid-type]  # made at run time
     route: dict[str, Any] = {
-        "dependencies": [Depends(caller)],
+        "dependencies": [Depends(auth.require(role))],
         "openapi_extra": BEARER,
         "deprecated": commands.deprecated or None,
     }
@@ -128,10 +131,35 @@ def add_command_routes(
         **route,
     )
     async def tell_all(batch: Batch) -> Response:
-        read = _read(known, model, batch.items)
+        return await answer_all(_read(known, model, batch.items))
+
+    async def answer_all(read: Sequence[C | Exception]) -> Response:
         results = await _carried_out(commands, read)
         told = [_told(commands, result, catalogue) for result in results]
         return Response(orjson.dumps({"results": told}), media_type="application/json")
+
+    class Many(BaseModel):
+        items: Annotated[list[model], Field(min_length=1, max_length=MAX_ITEMS)]  # type: ignore[valid-type]
+
+    async def take(headers: Headers, query: bytes, body: bytes) -> Response | None:
+        auth.admit(headers.get("authorization"), (role,))
+        try:
+            command = model.model_validate_json(body)
+        except ValidationError:
+            return None
+        (result,) = await commands.carry_out([command])
+        return commands.answer(result).response()
+
+    async def take_all(headers: Headers, query: bytes, body: bytes) -> Response | None:
+        auth.admit(headers.get("authorization"), (role,))
+        try:
+            read = Many.model_validate_json(body).items
+        except ValidationError:
+            return None
+        return await answer_all(read)
+
+    add_shortcut(app, alone, take)
+    add_shortcut(app, together, take_all)
 
 
 def _read(known: TypeAdapter[list[C]], command: type[C], items: Sequence[Any]) -> list[C | Exception]:

@@ -103,7 +103,7 @@ def _add_command(app: FastAPI, deps: Deps) -> None:
         answer,
         ("sku-refused",),
     )
-    add_command_routes(app, commands, deps.catalogue, deps.auth.require("conductor"))
+    add_command_routes(app, commands, deps.catalogue, deps.auth, "conductor")
 
 
 def _add_shipments(app: FastAPI, deps: Deps, operator: dict[str, Any]) -> None:
