@@ -271,6 +271,8 @@ class ServiceClient:
                 return await self._sent_together(path, messages)
             except NoBatchRouteError:
                 self._no_batches_until[path] = self._clock() + ASK_AGAIN_S
+        if len(messages) == 1:
+            return [await self._caught(messages[0])]
         return await asyncio.gather(*(self._caught(message) for message in messages))
 
     async def _caught(self, message: "_Message") -> Reply | Exception:
@@ -300,16 +302,16 @@ class ServiceClient:
             self._in_flight.dec()
             self._seconds.observe(time.perf_counter() - started)
         self._answers(well=True)
-        return [self._judged(message, item) for message, item in zip(messages, items, strict=True)]
+        results = [self._judged(message, item) for message, item in zip(messages, items, strict=True)]
+        self._succeeded.inc(sum(isinstance(result, Reply) for result in results))
+        return results
 
     def _judged(self, message: "_Message", item: Any) -> Reply | Exception:
         try:
-            result = _checked(message, judge_item(self.name, item, message.reply))
+            return _checked(message, judge_item(self.name, item, message.reply))
         except CallError as error:
             self._count(self._failed(error, message.path))
             return error
-        self._count("succeeded")
-        return result
 
     def _failed(self, error: CallError, path: str) -> str:
         """Note a call that did not succeed; the label that it counts under."""

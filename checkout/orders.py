@@ -263,7 +263,15 @@ def abandoned(progress: Progress, at: datetime) -> Progress:
 
 def _with_steps(progress: Progress, changed: Mapping[str, Step], at: datetime) -> Progress:
     steps = {**progress.steps, **changed}
-    after = replace(progress, steps=steps, version=progress.version + 1)
-    status = status_of(steps.values()) if after.awaits_anybody else progress.status
-    completed_at = (progress.completed_at or at) if status is OrderStatus.COMPLETED else None
-    return replace(after, status=status, completed_at=completed_at)
+    awaits_anybody = any(step.awaited for step in steps.values())
+    status = status_of(steps.values()) if awaits_anybody else progress.status
+    return Progress(
+        order_id=progress.order_id,
+        status=status,
+        steps=steps,
+        version=progress.version + 1,
+        completed_at=(progress.completed_at or at) if status is OrderStatus.COMPLETED else None,
+        passes=progress.passes,
+        emission=progress.emission,
+        retries=progress.retries,
+    )

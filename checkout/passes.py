@@ -56,7 +56,7 @@ class Passes:
     def __init__(self, journal: Journal, settings: Settings, metrics: OrderMetrics) -> None:
         self._journal = journal
         self._settings = settings
-        self._metrics = metrics
+        self._gauges = {kind: metrics.passes.labels(kind) for kind in ("first", "later")}
         self._running: dict[str, set[asyncio.Task[None]]] = {"first": set(), "later": set()}
         self._later: Counter[str] = Counter()
         self._orders: dict[str, _Running] = {}
@@ -100,7 +100,7 @@ class Passes:
         self._running[kind].add(task)
         if kind == "later":
             self._later[order.style] += 1
-        self._metrics.passes.labels(kind).inc()
+        self._gauges[kind].inc()
         task.add_done_callback(lambda done: self._ended(kind, order, done))
 
     async def aclose(self, timeout_s: float) -> None:
@@ -116,7 +116,7 @@ class Passes:
     def _ended(self, kind: str, order: Order, task: asyncio.Task[None]) -> None:
         del self._orders[order.order_id]
         self._running[kind].discard(task)
-        self._metrics.passes.labels(kind).dec()
+        self._gauges[kind].dec()
         start_next = self._next.pop(order.order_id, None)
         if start_next and not self._closed:
             start_next()

@@ -23,6 +23,7 @@ class Watch:
     def __init__(self) -> None:
         self.progress: Progress | None = None
         self._changed = asyncio.Event()
+        self._final: asyncio.Future[None] | None = None
         self.closed = False
 
     def tell(self, progress: Progress) -> None:
@@ -30,11 +31,14 @@ class Watch:
         if self.progress is None or progress.version > self.progress.version:
             self.progress = progress
             self._changed.set()
+            if progress.is_final:
+                self._end_waiting()
 
     def close(self) -> None:
         """No more news will come: the process is about to stop."""
         self.closed = True
         self._changed.set()
+        self._end_waiting()
 
     async def change(self, timeout_s: float) -> bool:
         """Wait for news (or the end of all news) for at most `timeout_s`; whether there is any."""
@@ -52,14 +56,20 @@ class Watch:
 
         The watch must have been told the progress once.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
         assert self.progress is not None
-        while not self.closed and not self.progress.is_final:
-            left_s = deadline - loop.time()
-            if left_s <= 0 or not await self.change(left_s):
-                break
+        if timeout_s > 0 and not self.closed and not self.progress.is_final:
+            loop = asyncio.get_running_loop()
+            self._final = loop.create_future()
+            timer = loop.call_later(timeout_s, self._end_waiting)
+            try:
+                await self._final
+            finally:
+                timer.cancel()
         return self.progress
+
+    def _end_waiting(self) -> None:
+        if self._final is not None and not self._final.done():
+            self._final.set_result(None)
 
 
 class Watchers:
