@@ -26,7 +26,7 @@ from servicekit.auth import Authenticator, Caller, Credential
 from servicekit.boot import boot, can_read, in_background
 from servicekit.bus import Bus
 from servicekit.db import Database
-from servicekit.metrics import BatchMetrics, Metrics
+from servicekit.metrics import Metrics
 from servicekit.server import serve
 from servicekit.web import Health, NotReadyError
 
@@ -43,15 +43,14 @@ async def main() -> None:
         metrics = Metrics()
         order_metrics = OrderMetrics(metrics.registry)
         watchers = Watchers(settings.max_waiters)
-        batch_metrics = BatchMetrics(metrics.registry)
         journal = Journal(
-            database, watchers, delay_s=settings.outcome_delay_s, observe=batch_metrics.of("journal")
+            database, watchers, delay_s=settings.outcome_delay_s, observe=metrics.batches.of("journal")
         )
         stack.push_async_callback(journal.aclose)
         passes = Passes(journal, settings, order_metrics)
         participants = Participants(database, journal)
         await participants.load()
-        orchestration = await _orchestration(stack, settings, journal, passes, metrics, batch_metrics)
+        orchestration = await _orchestration(stack, settings, journal, passes, metrics)
         choreography = await _choreography(stack, settings, journal, passes, participants, metrics)
         # Ended first: what still runs may use all of the above.
         stack.push_async_callback(passes.aclose, PASSES_END_WITHIN_S)
@@ -88,7 +87,6 @@ async def _orchestration(
     journal: Journal,
     passes: Passes,
     metrics: Metrics,
-    batch_metrics: BatchMetrics,
 ) -> Orchestration:
     call_metrics = CallMetrics(metrics.registry)
     clients = {}
@@ -103,7 +101,7 @@ async def _orchestration(
             transport,
             settings,
             call_metrics,
-            observe=batch_metrics.of(f"calls-{name}"),
+            observe=metrics.batches.of(f"calls-{name}"),
         )
     return Orchestration(journal, passes, clients, settings.lease_s)
 
@@ -118,7 +116,7 @@ async def _choreography(
 ) -> Choreography:
     timeline = settings.timeline == "on"
     bus = await stack.enter_async_context(Bus(settings))
-    broker = Broker(bus, settings, participants.observe)
+    broker = Broker(bus, settings, participants.observe, metrics.batches.of("events"))
     choreography_metrics = ChoreographyMetrics(metrics.registry, broker.failing_s)
     await in_background(stack, broker.run())
     if timeline:

@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 
 from checkout.orders import Emission
 from checkout.settings import Settings
-from servicekit.bus import Bus, BusUnavailableError, Durable, Stream, StreamState
+from servicekit.batching import Batcher, BatcherClosedError, Observe, QueueFullError, ignore
+from servicekit.bus import Bus, BusUnavailableError, Durable, Published, Stream, StreamState
 from servicekit.db import StorageUnavailableError
 
 log = logging.getLogger("checkout.broker")
@@ -22,6 +23,9 @@ log = logging.getLogger("checkout.broker")
 CREATED = "orders.created"
 DAY_S = 86_400
 MIB = 1024 * 1024
+# Of events that are emitted in one go, and of those that wait for that.
+MAX_TOGETHER, MAX_TOGETHER_BYTES = 256, MIB
+MAX_QUEUE = 4_000
 ORDERS = Stream("ORDERS", (CREATED,), max_age_s=7 * DAY_S)
 # In memory: a lost outcome only means that the event is emitted again.
 OUTCOMES = Stream("OUTCOMES", ("outcomes.*",), storage="memory", max_age_s=3_600, max_bytes=64 * MIB)
@@ -73,7 +77,11 @@ class Broker:
     """
 
     def __init__(
-        self, bus: Bus, settings: Settings, observe: Callable[[Sequence[Durable]], Awaitable[bool]]
+        self,
+        bus: Bus,
+        settings: Settings,
+        observe: Callable[[Sequence[Durable]], Awaitable[bool]],
+        observe_batch: Observe = ignore,
     ) -> None:
         self._bus = bus
         self._settings = settings
@@ -88,6 +96,17 @@ class Broker:
         self._failing_since: float | None = None
         self._failed_at = 0.0
         self._emitting = 0
+        together = settings.batching == "on"
+        self._events: Batcher[bytes, Published] = Batcher(
+            self._publish,
+            max_items=MAX_TOGETHER if together else 1,
+            max_queue=MAX_QUEUE,
+            max_weight=MAX_TOGETHER_BYTES,
+            weigh=len,
+            in_flight=settings.batches_in_flight if together else MAX_QUEUE,
+            young_s=settings.batch_young_s,
+            observe=observe_batch,
+        )
         bus.on_connected.append(self._connected)
 
     @property
@@ -111,7 +130,9 @@ class Broker:
         try:
             if view is None:
                 raise BusUnavailableError("the broker has not been reached yet")
-            published = await self._bus.publish(CREATED, payload, self._settings.publish_timeout_s)
+            published = await self._events.submit(payload)
+        except (QueueFullError, BatcherClosedError) as exc:
+            raise BusUnavailableError("too many events wait to be emitted") from exc
         except BusUnavailableError:
             self._failed_at = time.monotonic()
             self._failing_since = self._failing_since or self._failed_at
@@ -124,6 +145,9 @@ class Broker:
             self.on_return(view.stamp)
         # The stamp from before: if the stream was made anew meanwhile, the event is emitted once too often.
         return Emission(view.stamp, published.sequence, datetime.now(UTC))
+
+    async def _publish(self, payloads: Sequence[bytes]) -> Sequence[Published]:
+        return await self._bus.publish_all(CREATED, payloads, self._settings.publish_timeout_s)
 
     def still_holds(self, emission: Emission, names: Iterable[str]) -> bool:
         """Whether nothing is gained by emitting again: all of these will hear the event, or were just heard.

@@ -24,6 +24,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.refreshers: list[Callable[[], Awaitable[None]]] = []
         ProcessCollector(registry=self.registry)
+        self.batches = BatchMetrics(self.registry)
         labels = ("method", "route", "status")
         self._requests = Counter("http_requests", "Requests answered.", labels, registry=self.registry)
         # Looking a child up by its labels costs more than counting.

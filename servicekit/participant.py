@@ -174,18 +174,33 @@ class Participant(Generic[M]):
         return {}
 
     async def _settle_all(self, results: Sequence[tuple[Heard[M], Result | Exception]]) -> list[Exception]:
-        settled = await asyncio.gather(*(self._settle(heard, result) for heard, result in results))
-        return [trouble for trouble in settled if trouble is not None]
+        done = [(heard, result) for heard, result in results if isinstance(result, Done)]
+        rest = [(heard, result) for heard, result in results if not isinstance(result, Done)]
+        told = self._tell_all(done) if done else None
+        settled = await asyncio.gather(*(self._settle(heard, result) for heard, result in rest))
+        return [trouble for trouble in settled if trouble is not None] + (await told if told else [])
 
-    async def _settle(self, heard: Heard[M], result: Result | Exception) -> Exception | None:
-        """Tell of one event's result and be done with the event; or the trouble that kept it from that."""
+    async def _tell_all(self, done: Sequence[tuple[Heard[M], Done]]) -> list[Exception]:
+        """Tell of results in one go, and be done with their events; the troubles that kept any from that."""
+        reports = [outcome_reported(self._name, result.outcome, heard.retry) for heard, result in done]
         try:
-            if isinstance(result, Done):
-                await self._tell(result.outcome, heard.retry)
-                reach("participant.after-outcome")
-                self._metrics.handled.labels(result.outcome.status if result.is_new else "repeated").inc()
+            await self._bus.publish_all(outcome_channel(self._name), reports, TELL_TIMEOUT_S)
+        except Exception as exc:
+            return [await self._put_off(heard.message, exc) for heard, _ in done]
+        reach("participant.after-outcome")
+        troubles = []
+        for heard, result in done:
+            self._metrics.handled.labels(result.outcome.status if result.is_new else "repeated").inc()
+            try:
                 await heard.message.ack()
-            elif isinstance(result, Refused):
+            except BusUnavailableError as exc:
+                troubles.append(await self._put_off(heard.message, exc))
+        return troubles
+
+    async def _settle(self, heard: Heard[M], result: Refused | Exception) -> Exception | None:
+        """Be done with an event that came to nothing; or the trouble that kept it from that."""
+        try:
+            if isinstance(result, Refused):
                 await self._put_aside(heard, result)
             elif _is_trouble(result):
                 raise result

@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from itertools import count
@@ -248,6 +248,11 @@ class FakeBus:
                     raise BusUnavailableError("no answer")
                 return Published(name, sequence)
         raise BusUnavailableError("no stream takes it")
+
+    async def publish_all(
+        self, subject: str, payloads: Sequence[bytes], timeout_s: float = 2.0
+    ) -> list[Published]:
+        return [await self.publish(subject, payload, timeout_s) for payload in payloads]
 
     async def ensure_stream(self, stream: Stream) -> StreamState:
         self.broker.check()
