@@ -57,12 +57,12 @@ class Choreography:
 
     async def perform(self, order: Order, progress: Progress) -> Progress:
         """One pass: emit the event, unless it still waits in the stream for all who owe an outcome."""
+        emitted = emission = progress.emission
         if self.timeline:
             progress = await self.participants.awaited_by(progress)
         owing = [step for step in progress.steps.values() if step.awaited and not step.is_final]
         if progress.is_final:
             return progress
-        emission = progress.emission
         if emission is None or not self.broker.still_holds(emission, [step.name for step in owing]):
             try:
                 emission = await self.broker.emit(order_created(order, progress.retries))
@@ -72,8 +72,8 @@ class Choreography:
             reach("checkout.after-emit")
         if not self.timeline:
             return await self.journal.close(progress)
-        if progress.emission is not None:
-            progress = await self._note(progress, owing, NO_OUTCOME, progress.emission.at)
+        if emitted is not None:
+            progress = await self._note(progress, owing, NO_OUTCOME, emitted.at)
         return replace(progress, emission=emission)
 
     async def _note(self, progress: Progress, owing: Sequence[Step], slug: str, at: datetime) -> Progress:

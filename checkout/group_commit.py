@@ -76,7 +76,8 @@ class GroupCommit:
     def may_ride(self, change: Change) -> bool:
         """Whether a change that needs no disk may wait for it."""
         # What seems to change nothing is to be held against what is on disk.
-        return change.after.version > change.before.version and self._has_room()
+        is_news = change.after.version > change.before.version
+        return is_news and self._has_room() and self.unwritten.is_sure(change)
 
     def ride(self, change: Change) -> Rider:
         """Have a change written in time, and tell of it at once."""
@@ -116,14 +117,16 @@ class GroupCommit:
         """Write what was submitted, and what is due of what rides."""
         now = math.inf if _Wish.ALL in submitted else asyncio.get_running_loop().time()
         riders = self.unwritten.take(now, MAX_RIDERS)
-        parts = [_entries(each) for each in (*riders, *submitted)]
+        # What rides of an order came after what was submitted of it.
+        everything = (*submitted, *riders)
+        parts = [_entries(each) for each in everything]
         entries = [entry for part in parts for entry in part]
         try:
             made: Iterator[Written | Exception] = iter(
                 await self._database.batch(write, entries) if entries else ()
             )
         except Exception as exc:
-            for each in (*riders, *submitted):
+            for each in everything:
                 if isinstance(each, Rider):
                     self._settled(each, exc)
             raise
@@ -131,12 +134,12 @@ class GroupCommit:
             self._arm()
         reach("checkout.after-outcome")
         results = [_first(made, part) for part in parts]
-        for each, result in zip((*riders, *submitted), results, strict=True):
+        for each, result in zip(everything, results, strict=True):
             if isinstance(each, Rider):
                 self._settled(each, result)
             elif isinstance(each, Placement):
                 self._accepted(each, result)
-        return results[len(riders) :]
+        return results[: len(submitted)]
 
     def _settled(self, rider: Rider, result: Written | Exception) -> None:
         """One rider has been written, or could not be: tell whom it concerns."""

@@ -23,6 +23,8 @@ from servicekit.crashpoints import reach
 from servicekit.db import Database
 
 MAX_AT_ONCE = 1_000
+# Said again, the same comes of it.
+DONE = frozenset({StepStatus.SUCCEEDED, StepStatus.SKIPPED})
 
 
 class UnknownOrderError(Exception):
@@ -62,9 +64,9 @@ class Journal:
     async def record(self, before: Progress, outcomes: Sequence[Outcome]) -> Progress:
         """Take note of outcomes of one order; its progress then. `before` is what was last seen of it.
 
-        It returns once a failure among them is on disk, else at once.
+        It returns at once if all that they say is that something is done, else once it is on disk.
         """
-        urgent = any(outcome.status is StepStatus.FAILED for outcome in outcomes)
+        urgent = not all(outcome.status in DONE for outcome in outcomes)
         return await self._note(before, lambda seen: reduce(orders.advance, outcomes, seen), urgent=urgent)
 
     async def await_participants(self, before: Progress, names: Sequence[str]) -> Progress:
@@ -226,7 +228,7 @@ class Journal:
             unknown.set_exception(why)
             return unknown
         change = _change(known, lambda seen: orders.advance(seen, outcome))
-        if outcome.status is StepStatus.FAILED or not self._commits.may_ride(change):
+        if outcome.status not in DONE or not self._commits.may_ride(change):
             return asyncio.ensure_future(self._commits.change(change))
         waiting = self._commits.ride(change).written
         waiting.append(asyncio.get_running_loop().create_future())

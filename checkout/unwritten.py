@@ -6,7 +6,7 @@ comes of the same order meanwhile is written with it. Refuses to do any I/O: the
 """
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from checkout.leases import End
 from checkout.orders import Progress
@@ -14,6 +14,8 @@ from checkout.store import Change
 
 # Of choreographed orders, whose outcomes come one by one; of an older one the progress is read again.
 MAX_KNOWN = 20_000
+# More than come to their end while somebody works with what was seen of one before.
+MAX_FINISHED = 50_000
 
 
 @dataclass(eq=False)
@@ -47,6 +49,7 @@ class Unwritten:
         self._riders: dict[str, Rider] = {}
         self._newest: dict[str, Progress] = {}
         self._known: dict[str, Progress] = {}
+        self._finished: dict[str, None] = {}
 
     def __len__(self) -> int:
         """How many orders have something that rides."""
@@ -65,11 +68,15 @@ class Unwritten:
     def know(self, progress: Progress) -> None:
         """Keep a choreographed order's progress at hand, as it is in the database."""
         self._known.pop(progress.order_id, None)
-        if progress.is_final:
-            return
-        self._known[progress.order_id] = progress
-        if len(self._known) > MAX_KNOWN:
-            del self._known[next(iter(self._known))]
+        if not progress.is_final:
+            self._known[progress.order_id] = progress
+            if len(self._known) > MAX_KNOWN:
+                del self._known[next(iter(self._known))]
+
+    def is_sure(self, change: Change) -> bool:
+        """Whether what a change starts from is the order's newest progress, as far as is known here."""
+        newest = self._newest.get(change.order_id)
+        return change.order_id not in self._finished if newest is None else newest is change.before
 
     def known(self, order_id: str) -> Progress | None:
         """A choreographed order's newest progress, if it is at hand."""
@@ -84,9 +91,7 @@ class Unwritten:
     def newest(self, before: Progress) -> Progress:
         """The newest progress of an order of which `before` was seen."""
         newest = self._newest.get(before.order_id) or self._known.get(before.order_id)
-        if newest is None or newest.version <= before.version:
-            return before
-        return replace(newest, emission=before.emission, passes=before.passes)
+        return before if newest is None or newest.version < before.version else newest
 
     def told(self, order_id: str) -> Progress | None:
         """What has been told of an order and is not written yet."""
@@ -131,8 +136,12 @@ class Unwritten:
             del self._newest[order_id]
         if progress is None:
             self.forget(order_id)
-        else:
-            self.learn(progress)
+            return
+        if progress.is_final:
+            self._finished[order_id] = None
+            if len(self._finished) > MAX_FINISHED:
+                del self._finished[next(iter(self._finished))]
+        self.learn(progress)
 
     def learn(self, progress: Progress) -> None:
         """An order has come so far: what is at hand of it follows."""
