@@ -15,8 +15,8 @@ from lab.baselines.models import Order
 
 SERVICES = ("email", "warehouse", "rewards")
 TIMEOUT_S = 5.0  # for each operation of a call: to connect, to send, to receive a part
-# 64 clients make three calls each; under the default of 100 connections they wait for one another.
-LIMITS = httpx.Limits(max_connections=256)
+# 256 clients make three calls each; under the default of 100 connections they wait for one another.
+LIMITS = httpx.Limits(max_connections=1024)
 # The transport lets some of aiohttp's own errors through; a body that is no JSON is a ValueError.
 CALL_FAILED = (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError)
 

@@ -1,7 +1,8 @@
-"""The three conductors that are compared: how each is started, and against which stub services.
+"""The four conductors that are compared: how each is started, and against which stub services.
 
-All three run with one process each and the server settings of uvicorn with uvloop and httptools.
-The real one gets its settings as an operator would give them, its database on the disk of the bench's folder.
+All run with one process each and the server settings of uvicorn with uvloop and httptools.
+The durable ones get their settings as an operator would give them, their databases on the disk of the bench's
+folder; one of them shares no requests, so that batching has a price.
 """
 
 import os
@@ -10,14 +11,19 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from lab.bench.children import Child, free_ports, running, wait_ready
 
 DUET = "duet"
+DUET_PLAIN = "duet-plain"
 NAIVE_HTTPX = "naive-httpx"
 NAIVE_AIOHTTP = "naive-aiohttp"
-ARMS = (DUET, NAIVE_AIOHTTP, NAIVE_HTTPX)
+ARMS = (DUET, DUET_PLAIN, NAIVE_AIOHTTP, NAIVE_HTTPX)
 
+DURABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {DUET: {}, DUET_PLAIN: {"CHECKOUT_BATCHING": "off"}}
+)
 BASELINES = {NAIVE_HTTPX: "lab.baselines.naive_httpx", NAIVE_AIOHTTP: "lab.baselines.naive_aiohttp"}
 
 
@@ -37,31 +43,52 @@ async def serving(stub_ports: Mapping[str, int], folder: Path) -> AsyncIterator[
     async with AsyncExitStack() as stack:
         arms = {}
         for name, port in zip(ARMS, free_ports(len(ARMS)), strict=True):
-            token = secrets.token_urlsafe(24) if name == DUET else ""
-            module, arguments, own = (
-                _duet(port, token, stub_ports, folder) if name == DUET else _baseline(name, port, stub_ports)
+            starting = (
+                durable(name, port, stub_ports, folder, DURABLE[name])
+                if name in DURABLE
+                else _naive(name, port, stub_ports, folder)
             )
-            env = {**_inherited(), **own}
-            child = await stack.enter_async_context(
-                running(name, module, *arguments, env=env, log=folder / f"{name}.log")
-            )
-            arms[name] = Arm(name, child, port, token)
+            arms[name] = await stack.enter_async_context(starting)
         for arm in arms.values():
             await wait_ready(arm.child, arm.port)
         yield arms
 
 
-def _duet(
-    port: int, token: str, stub_ports: Mapping[str, int], folder: Path
-) -> tuple[str, list[str], dict[str, str]]:
+@asynccontextmanager
+async def durable(
+    name: str, port: int, stub_ports: Mapping[str, int], folder: Path, settings: Mapping[str, str]
+) -> AsyncIterator[Arm]:
+    """A durable conductor, its database in `folder`: started, not ready yet perhaps; ended on the way out.
+
+    `settings` are CHECKOUT_* variables besides those that it needs. See `database_of`.
+    """
+    [nobody] = free_ports(1)
+    token = secrets.token_urlsafe(24)
     env = {
         "CHECKOUT_HOST": "127.0.0.1",
         "CHECKOUT_PORT": str(port),
-        "CHECKOUT_DATABASE_URL": f"sqlite:///{folder / 'checkout.db'}",
+        "CHECKOUT_DATABASE_URL": f"sqlite:///{database_of(name, folder)}",
         "CHECKOUT_OPERATOR_TOKEN": token,
-        "CHECKOUT_NATS_URL": f"nats://127.0.0.1:{free_ports(1)[0]}",  # nobody listens: no event is measured
+        "CHECKOUT_NATS_URL": f"nats://127.0.0.1:{nobody}",  # nobody listens: no event is measured
+        **_services("CHECKOUT", stub_ports),
+        **settings,
     }
-    return "checkout", [], {**env, **_services("CHECKOUT", stub_ports)}
+    log = folder / f"{name}.log"
+    async with running(name, "checkout", env={**_inherited(), **env}, log=log) as child:
+        yield Arm(name, child, port, token)
+
+
+def database_of(name: str, folder: Path) -> Path:
+    """The SQLite file of the durable conductor called `name`."""
+    return folder / f"{name}.db"
+
+
+@asynccontextmanager
+async def _naive(name: str, port: int, stub_ports: Mapping[str, int], folder: Path) -> AsyncIterator[Arm]:
+    module, arguments, env = _baseline(name, port, stub_ports)
+    log = folder / f"{name}.log"
+    async with running(name, module, *arguments, env={**_inherited(), **env}, log=log) as child:
+        yield Arm(name, child, port, "")
 
 
 def _baseline(name: str, port: int, stub_ports: Mapping[str, int]) -> tuple[str, list[str], dict[str, str]]:

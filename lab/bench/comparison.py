@@ -1,4 +1,4 @@
-"""The conductor bench: the real conductor beside two baselines, interleaved, on the same stub services.
+"""The conductor bench: the real conductor beside three others, interleaved, on the same stub services.
 
 A round measures every arm at every number of clients, in an order that rotates from round to round; a ratio
 is of two arms in one round. Ratios hold for this machine and these stubs, which answer at once: they price
@@ -7,33 +7,28 @@ The generator's own ceiling is measured in the same run, so that nobody takes th
 """
 
 import asyncio
-import statistics
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
-
-from lab.bench.arms import ARMS, DUET, NAIVE_AIOHTTP, NAIVE_HTTPX, Arm, serving
-from lab.bench.children import BenchError, Child, fetch, running
-from lab.bench.generator import CONNECT_TIMEOUT_S, DRAIN_TIMEOUT_S, Measurement, Plan
+from lab.bench.arms import ARMS, DUET, DUET_PLAIN, DURABLE, NAIVE_AIOHTTP, NAIVE_HTTPX, Arm, serving
+from lab.bench.children import BenchError
+from lab.bench.closed import CEILING, ClosedLoop, closed_loop, others_share
+from lab.bench.generator import Measurement
 from lab.bench.intervals import Goal, Ratio, Verdict, each_of, judge, paired_ratio
-from lab.bench.ledger import Account, Ledger, reconcile, stored_orders
+from lab.bench.ledger import Ledger, reconcile, stored_orders
 from lab.bench.setting import Setting, describe
-from lab.bench.stub import SERVICES
 
-CEILING = "ceiling"  # the generator against the stub itself
-START_TIMEOUT_S = 20.0
-SLOWEST_MACHINE_S = 10.0  # on top of a plan's own bounds, before the generator counts as dead
 LEAST_HEADROOM = 2.0
 QUIET_CPU_SHARE = 0.1  # of one core: above it, the intervals grow with what else the machine is doing
 
 GOALS = {
-    ("throughput", 16): Goal("at_least", 0.6),
-    ("throughput", 64): Goal("at_least", 0.6),
-    ("p50", 1): Goal("at_most", 1.8),
+    ("throughput", 16): Goal("at_least", 1.8),
+    ("throughput", 64): Goal("at_least", 3.0),
+    ("p50", 1): Goal("at_most", 1.5),
 }
+FEW, MANY = 16, 256  # clients: a conductor that batches gains by company
+MANY_OVER_FEW = Goal("at_least", 1.4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +49,10 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One ratio, real conductor over baseline, and its verdict where there is a goal."""
+    """One ratio, real conductor over another, and its verdict where there is a goal.
+
+    The other has as many clients, unless `against_clients` says how many.
+    """
 
     metric: str
     against: str
@@ -62,6 +60,7 @@ class Figure:
     ratio: Ratio
     goal: Goal | None
     verdict: Verdict | None
+    against_clients: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +98,7 @@ class Outcome:
     @property
     def others_cpu_share(self) -> float:
         """The share of one core that processes foreign to the bench used, median over the measurements."""
-        return statistics.median(
-            m.cpu_s["others"] / m.measured_s for m in self.measurements if m.arm != CEILING
-        )
+        return others_share(self.measurements)
 
     @property
     def reached(self) -> bool:
@@ -121,97 +118,63 @@ async def run(shape: Shape, folder: Path, advance: Callable[[str], None]) -> Out
     SIGTERM ends it as Ctrl-C does: by cancelling it, all its processes ended. Raises BenchError.
     """
     setting = await asyncio.to_thread(describe, folder)
-    async with AsyncExitStack() as stack:
-        advance("starting")
-        stub = await stack.enter_async_context(
-            running("stub services", "lab.bench.stub", env={}, log=folder / "stub.log", talks=True)
-        )
-        ports = await stub.ask(b"", START_TIMEOUT_S)
-        generator = await stack.enter_async_context(
-            running("load generator", "lab.bench.generator", env={}, log=folder / "generator.log", talks=True)
-        )
-        arms = await stack.enter_async_context(serving(ports, folder))
-        bench = _Bench(shape, stub, ports, generator, arms)
-        await bench.measure_all(advance)
-        ledger = reconcile(bench.accounts, await stored_orders(arms[DUET]))
-    arm_measurements = [m for m in bench.measurements if m.arm != CEILING]
+    advance("starting")
+    bounds = {"warm_up_s": shape.warm_up_s, "measured_s": shape.measured_s}
+    async with (
+        closed_loop(folder, **bounds, seed=shape.seed) as loop,
+        serving(loop.ports, folder) as arms,
+    ):
+        await _measure_all(shape, loop, arms, advance)
+        stored = {name: await stored_orders(arms[name]) for name in DURABLE}
+        ledger = reconcile(loop.accounts, stored)
+    arm_measurements = [m for m in loop.measurements if m.arm != CEILING]
     return Outcome(
         setting=setting,
         shape=shape,
-        measurements=bench.measurements,
+        measurements=loop.measurements,
         figures=compare(arm_measurements, shape.clients),
-        headrooms=[headroom(bench.measurements, count) for count in shape.clients],
+        headrooms=[headroom(loop.measurements, count) for count in shape.clients],
         ledger=ledger,
     )
 
 
-class _Bench:
-    """The measurements of a run so far, and the processes that make them."""
-
-    def __init__(
-        self, shape: Shape, stub: Child, ports: Mapping[str, int], generator: Child, arms: Mapping[str, Arm]
-    ) -> None:
-        self.measurements: list[Measurement] = []
-        self.accounts = {name: Account() for name in arms}
-        self._shape = shape
-        self._stub = stub
-        self._ports = ports
-        self._generator = generator
-        self._arms = arms
-
-    async def measure_all(self, advance: Callable[[str], None]) -> None:
-        for clients in self._shape.clients:
-            advance(f"the generator's own ceiling, {clients} clients")
-            await self._measure(CEILING, self._ports["email"], clients, {})
-        for number in range(self._shape.pairs):
-            turn = number % len(ARMS)
-            for clients in self._shape.clients:
-                for name in ARMS[turn:] + ARMS[:turn]:
-                    advance(f"round {number + 1} of {self._shape.pairs}, {clients} clients, {name}")
-                    await self._measure_arm(self._arms[name], clients)
-
-    async def _measure_arm(self, arm: Arm, clients: int) -> None:
-        before = await self._calls()
-        processes = {"conductor": arm.child.process.pid, "stubs": self._stub.process.pid}
-        measurement = await self._measure(arm.name, arm.port, clients, processes)
-        after = await self._calls()
-        self.accounts[arm.name].enter(measurement, {name: after[name] - before[name] for name in SERVICES})
-        if arm.child.process.returncode is not None:
-            raise arm.child.trouble(f"ended with exit code {arm.child.process.returncode}")
-        if not measurement.measured:
-            problems = ", ".join(measurement.errors) or "no answer in time"
-            raise arm.child.trouble(f"completed no order with {clients} clients: {problems}")
-
-    async def _measure(self, arm: str, port: int, clients: int, processes: dict[str, int]) -> Measurement:
-        shape = self._shape
-        plan = Plan(arm, port, clients, shape.warm_up_s, shape.measured_s, shape.seed, processes)
-        bound_s = shape.warm_up_s + shape.measured_s + CONNECT_TIMEOUT_S + DRAIN_TIMEOUT_S + SLOWEST_MACHINE_S
-        measurement = Measurement(**await self._generator.ask(orjson.dumps(asdict(plan)), bound_s))
-        self.measurements.append(measurement)
-        return measurement
-
-    async def _calls(self) -> dict[str, int]:
-        counts = orjson.loads((await fetch(self._ports["email"], "/counts")).body)
-        return {name: counts.get(name, 0) for name in SERVICES}
+async def _measure_all(
+    shape: Shape, loop: ClosedLoop, arms: Mapping[str, Arm], advance: Callable[[str], None]
+) -> None:
+    for clients in shape.clients:
+        advance(f"the generator's own ceiling, {clients} clients")
+        await loop.measure_ceiling(clients)
+    for number in range(shape.pairs):
+        turn = number % len(ARMS)
+        for clients in shape.clients:
+            for name in ARMS[turn:] + ARMS[:turn]:
+                advance(f"round {number + 1} of {shape.pairs}, {clients} clients, {name}")
+                await loop.measure(arms[name], clients)
 
 
 def compare(measurements: Sequence[Measurement], clients: Sequence[int]) -> list[Figure]:
-    """Every ratio of the real conductor to a baseline: throughput at each number of clients, p50 at one
-    client.
+    """Every ratio of the real conductor to another: throughput at each number of clients, p50 at one client;
+    and its own throughput with many clients to that with few.
 
     The intervals hold together at 95 % for those that have a goal, and each at that same confidence for the
     rest.
     """
     wanted = [("throughput", count) for count in clients]
     wanted += [("p50", count) for count in clients if count == 1]
-    confidence = each_of(sum(figure in GOALS for figure in wanted))
+    grows = FEW in clients and MANY in clients
+    confidence = each_of(sum(figure in GOALS for figure in wanted) + grows)
     figures = []
-    for against in (NAIVE_AIOHTTP, NAIVE_HTTPX):
+    for against in (NAIVE_AIOHTTP, NAIVE_HTTPX, DUET_PLAIN):
         for metric, count in wanted:
             ours, theirs = (_series(measurements, arm, metric, count) for arm in (DUET, against))
             ratio = paired_ratio(ours, theirs, confidence)
             goal = GOALS.get((metric, count)) if against == NAIVE_AIOHTTP else None
             figures.append(Figure(metric, against, count, ratio, goal, judge(ratio, goal) if goal else None))
+    if grows:
+        many, few = (_series(measurements, DUET, "throughput", count) for count in (MANY, FEW))
+        ratio = paired_ratio(many, few, confidence)
+        verdict = judge(ratio, MANY_OVER_FEW)
+        figures.append(Figure("throughput", DUET, MANY, ratio, MANY_OVER_FEW, verdict, FEW))
     return figures
 
 

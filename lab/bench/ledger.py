@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from lab.bench.arms import DUET, Arm
+from lab.bench.arms import Arm
 from lab.bench.children import BenchError, fetch
 from lab.bench.generator import Measurement
 from lab.bench.stub import SERVICES
@@ -40,10 +40,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The accounts by arm, the real conductor's orders by status, and what does not add up."""
+    """The accounts by arm, the orders by status of each durable arm, and what does not add up."""
 
     accounts: Mapping[str, Account]
-    stored: Mapping[str, int]
+    stored: Mapping[str, Mapping[str, int]]
     problems: list[str]
 
     @property
@@ -66,24 +66,26 @@ class Ledger:
         return {
             "balances": self.balances,
             "accounts": accounts,
-            "stored": dict(self.stored),
+            "stored": {arm: dict(counts) for arm, counts in self.stored.items()},
             "problems": self.problems,
         }
 
 
-def reconcile(accounts: Mapping[str, Account], stored: Mapping[str, int]) -> Ledger:
-    """The ledger of all arms; `stored` are the real conductor's orders by status."""
+def reconcile(accounts: Mapping[str, Account], stored: Mapping[str, Mapping[str, int]]) -> Ledger:
+    """The ledger of all arms; `stored` are the orders by status that each durable one took meanwhile."""
     problems = [f"{arm}: {problem}" for arm, account in accounts.items() for problem in _check(account)]
-    told = accounts[DUET].orders
-    completed = stored.get("completed", 0)
-    if completed != told:
-        problems.append(
-            f"{DUET}: clients were told of {told} completed orders, its database holds {completed}"
-        )
-    for status, count in stored.items():
-        if status != "completed" and count:
-            problems.append(f"{DUET}: {count} orders are {status} in its database")
+    for arm, counts in stored.items():
+        problems += [f"{arm}: {problem}" for problem in _check_stored(accounts[arm].orders, counts)]
     return Ledger(accounts, stored, problems)
+
+
+def _check_stored(told: int, counts: Mapping[str, int]) -> Iterable[str]:
+    completed = counts.get("completed", 0)
+    if completed != told:
+        yield f"clients were told of {told} completed orders, its database holds {completed}"
+    for status, count in counts.items():
+        if status != "completed" and count:
+            yield f"{count} orders are {status} in its database"
 
 
 def _check(account: Account) -> Iterable[str]:

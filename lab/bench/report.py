@@ -11,7 +11,10 @@ from rich.table import Table
 
 from lab.bench.arms import ARMS
 from lab.bench.comparison import LEAST_HEADROOM, QUIET_CPU_SHARE, Figure, Headroom, Outcome
+from lab.bench.cost import Cost, cost_curve, cost_table
 from lab.bench.generator import Measurement
+from lab.bench.intervals import Verdict
+from lab.bench.ledger import Ledger
 from lab.bench.setting import Setting
 from lab.bench.stub import SERVICES
 
@@ -25,6 +28,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "setting": asdict(outcome.setting),
         "shape": asdict(outcome.shape),
         "medians": [asdict(row) for row in summarise(outcome)],
+        "cost_curve": [asdict(cost) for cost in _costs(outcome)],
         "figures": [{**asdict(figure), "line": sentence(figure)} for figure in outcome.figures],
         "generator": [{**asdict(each), "enough": each.enough} for each in outcome.headrooms],
         "others_cpu_share": outcome.others_cpu_share,
@@ -34,26 +38,30 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def show(outcome: Outcome, console: Console) -> None:
-    """Prints the table, the ratios with their verdicts, the generator's proof, the ledger and the setting."""
+    """Prints the table, the cost curve, the ratios with their verdicts, the generator's proof, the ledger and
+    the setting.
+    """
     console.print(_table(outcome))
+    console.print(cost_table(_costs(outcome)))
     for figure in outcome.figures:
-        say(console, sentence(figure), _style(figure))
+        say(console, sentence(figure), colour(figure.verdict))
     for each in outcome.headrooms:
         say(console, proof(each), None if each.enough else "bold yellow")
-    share = outcome.others_cpu_share
-    if share > QUIET_CPU_SHARE:
-        say(console, f"the machine was not quiet: other processes used {share:.0%} of a core", "bold yellow")
-    for line in _ledger(outcome):
+    say_quiet(console, outcome.others_cpu_share)
+    for line in ledger_lines(outcome.ledger):
         say(console, line, None if outcome.ledger.balances else "bold red")
     for line in _setting(outcome):
         say(console, line, "dim")
 
 
 def sentence(figure: Figure) -> str:
-    """One ratio in words: `p50 vs naive-aiohttp at 1 client: 1.43 [1.39, 1.47] goal <= 1.8 reached`."""
+    """One ratio in words: `p50 vs naive-aiohttp at 1 client: 1.43 [1.39, 1.47] goal <= 1.5 reached`."""
     ratio = figure.ratio
     interval = f"{ratio.point:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
-    line = f"{figure.metric} vs {figure.against} at {_clients(figure.clients)}: {interval}"
+    against = figure.against
+    if figure.against_clients is not None:
+        against = f"{against} at {_clients(figure.against_clients)},"
+    line = f"{figure.metric} vs {against} at {_clients(figure.clients)}: {interval}"
     if figure.goal is None:
         return f"{line} (reported, no goal)"
     sign = ">=" if figure.goal.kind == "at_least" else "<="
@@ -112,6 +120,10 @@ def _row(measurements: list[Measurement], clients: int, arm: str) -> Row:
     )
 
 
+def _costs(outcome: Outcome) -> list[Cost]:
+    return cost_curve(outcome.measurements, ARMS, outcome.shape.clients)
+
+
 def _table(outcome: Outcome) -> Table:
     shape = outcome.shape
     title = f"Durable conductor and baselines: medians over {shape.pairs} rounds of {shape.measured_s:g} s"
@@ -134,22 +146,32 @@ def _table(outcome: Outcome) -> Table:
     return table
 
 
+def say_quiet(console: Console, others_cpu_share: float) -> None:
+    """Says so where other processes used much of a core."""
+    if others_cpu_share > QUIET_CPU_SHARE:
+        used = f"other processes used {others_cpu_share:.0%} of a core"
+        say(console, f"the machine was not quiet: {used}", "bold yellow")
+
+
 def say(console: Console, line: str, style: str | None = None) -> None:
     """Prints one line as it is, however long."""
     console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def _style(figure: Figure) -> str | None:
-    return {"reached": "green", "missed": "bold red", "undecided": "bold yellow", None: None}[figure.verdict]
+def colour(verdict: Verdict | None) -> str | None:
+    """The style in which a line with that verdict is printed."""
+    return {"reached": "green", "missed": "bold red", "undecided": "bold yellow", None: None}[verdict]
 
 
-def _ledger(outcome: Outcome) -> Iterator[str]:
-    for arm, account in outcome.ledger.accounts.items():
+def ledger_lines(ledger: Ledger) -> Iterator[str]:
+    """What clients were told, what the stubs were asked, what is stored, and whether it adds up."""
+    for arm, account in ledger.accounts.items():
         calls = ", ".join(f"{name} {account.calls[name]}" for name in SERVICES)
         yield f"ledger of {arm}: {account.orders} completed ({account.members} of members); calls: {calls}"
-    yield f"stored by duet: {dict(outcome.ledger.stored)}"
-    yield "the ledger balances" if outcome.ledger.balances else "THE LEDGER DOES NOT BALANCE"
-    yield from outcome.ledger.problems
+    for arm, counts in ledger.stored.items():
+        yield f"stored by {arm}: {dict(counts)}"
+    yield "the ledger balances" if ledger.balances else "THE LEDGER DOES NOT BALANCE"
+    yield from ledger.problems
 
 
 def _setting(outcome: Outcome) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import typer
 from typer.testing import CliRunner
 
 from lab.bench import parse_clients, register
-from lab.bench.arms import DUET, NAIVE_AIOHTTP, NAIVE_HTTPX
+from lab.bench.arms import DUET, DUET_PLAIN, NAIVE_AIOHTTP, NAIVE_HTTPX
 from lab.bench.children import BenchError, Child, fetch, running, wait_ready
-from lab.bench.comparison import CEILING, compare, headroom
+from lab.bench.closed import CEILING, others_share
+from lab.bench.comparison import compare, headroom
+from lab.bench.cost import cost_curve, spread
 from lab.bench.generator import Measurement
 from lab.bench.intervals import Goal, Ratio, each_of, judge, paired_ratio, percentile, t_between, t_quantile
 from lab.bench.ledger import Account, orders_by_status, reconcile
@@ -112,7 +115,8 @@ def account(orders: int, members: int, **calls: int) -> Account:
 
 def test_a_ledger_that_adds_up_balances() -> None:
     ledger = reconcile(
-        {DUET: account(100, 80), NAIVE_AIOHTTP: account(120, 96)}, {"completed": 100, "in_progress": 0}
+        {DUET: account(100, 80), NAIVE_AIOHTTP: account(120, 96)},
+        {DUET: {"completed": 100, "in_progress": 0}},
     )
     assert ledger.balances
     assert ledger.as_json()["accounts"][DUET]["calls"] == {"email": 100, "warehouse": 100, "rewards": 80}
@@ -130,22 +134,30 @@ def test_a_ledger_that_adds_up_balances() -> None:
 def test_a_ledger_fails_when_the_database_disagrees_with_what_clients_were_told(
     stored: dict[str, int], problem: str
 ) -> None:
-    ledger = reconcile({DUET: account(100, 80)}, stored)
+    ledger = reconcile({DUET: account(100, 80)}, {DUET: stored})
     assert not ledger.balances
     assert problem in ledger.problems[0]
+
+
+def test_the_database_of_each_durable_arm_is_held_against_its_clients() -> None:
+    accounts = {DUET: account(100, 80), DUET_PLAIN: account(90, 70)}
+    ledger = reconcile(accounts, {DUET: {"completed": 100}, DUET_PLAIN: {"completed": 89}})
+    [problem] = ledger.problems
+    assert problem.startswith("duet-plain: clients were told of 90")
+    assert ledger.as_json()["stored"][DUET_PLAIN] == {"completed": 89}
 
 
 def test_a_ledger_fails_on_errors_repeated_ids_and_calls_that_were_never_made() -> None:
     bad = account(100, 80, rewards=79)
     bad.errors["status-503"] = 2
     bad.repeated_ids = 1
-    ledger = reconcile({DUET: account(100, 80), NAIVE_HTTPX: bad}, {"completed": 100})
+    ledger = reconcile({DUET: account(100, 80), NAIVE_HTTPX: bad}, {DUET: {"completed": 100}})
     assert len(ledger.problems) == 3
     assert not ledger.balances
 
 
 def test_repeated_calls_of_a_service_do_not_unbalance_the_ledger() -> None:
-    assert reconcile({DUET: account(100, 80, email=103)}, {"completed": 100}).balances
+    assert reconcile({DUET: account(100, 80, email=103)}, {DUET: {"completed": 100}}).balances
 
 
 def test_orders_by_status_are_read_from_the_metrics() -> None:
@@ -166,18 +178,75 @@ def test_the_goals_are_set_against_the_aiohttp_baseline_alone() -> None:
         measurement(arm, clients, rate, p50)
         for clients in (1, 16)
         for _ in range(3)
-        for arm, rate, p50 in ((DUET, 80, 1.5), (NAIVE_AIOHTTP, 100, 1.0), (NAIVE_HTTPX, 20, 4.0))
+        for arm, rate, p50 in (
+            (DUET, 200, 1.6),
+            (DUET_PLAIN, 80, 1.6),
+            (NAIVE_AIOHTTP, 100, 1.0),
+            (NAIVE_HTTPX, 20, 4.0),
+        )
     ]
     figures = compare(rounds, (1, 16))
     assert [sentence(figure) for figure in figures] == [
-        "throughput vs naive-aiohttp at 1 client: 0.80 [0.80, 0.80] (reported, no goal)",
-        "throughput vs naive-aiohttp at 16 clients: 0.80 [0.80, 0.80] goal >= 0.6 reached",
-        "p50 vs naive-aiohttp at 1 client: 1.50 [1.50, 1.50] goal <= 1.8 reached",
-        "throughput vs naive-httpx at 1 client: 4.00 [4.00, 4.00] (reported, no goal)",
-        "throughput vs naive-httpx at 16 clients: 4.00 [4.00, 4.00] (reported, no goal)",
-        "p50 vs naive-httpx at 1 client: 0.38 [0.38, 0.38] (reported, no goal)",
+        "throughput vs naive-aiohttp at 1 client: 2.00 [2.00, 2.00] (reported, no goal)",
+        "throughput vs naive-aiohttp at 16 clients: 2.00 [2.00, 2.00] goal >= 1.8 reached",
+        "p50 vs naive-aiohttp at 1 client: 1.60 [1.60, 1.60] goal <= 1.5 missed",
+        "throughput vs naive-httpx at 1 client: 10.00 [10.00, 10.00] (reported, no goal)",
+        "throughput vs naive-httpx at 16 clients: 10.00 [10.00, 10.00] (reported, no goal)",
+        "p50 vs naive-httpx at 1 client: 0.40 [0.40, 0.40] (reported, no goal)",
+        "throughput vs duet-plain at 1 client: 2.50 [2.50, 2.50] (reported, no goal)",
+        "throughput vs duet-plain at 16 clients: 2.50 [2.50, 2.50] (reported, no goal)",
+        "p50 vs duet-plain at 1 client: 1.00 [1.00, 1.00] (reported, no goal)",
     ]
     assert {figure.ratio.confidence for figure in figures} == {0.975}
+
+
+@pytest.mark.parametrize(("many", "verdict"), [(150, "reached"), (130, "missed")])
+def test_what_company_brings_is_the_conductor_against_itself_in_the_same_round(
+    many: float, verdict: str
+) -> None:
+    rounds = [
+        measurement(arm, clients, drift * (many if clients == 256 else 100))
+        for drift in (1.0, 0.5, 2.0)
+        for clients in (16, 256)
+        for arm in (DUET, DUET_PLAIN, NAIVE_AIOHTTP, NAIVE_HTTPX)
+    ]
+    figures = compare(rounds, (16, 256))
+    ratio = f"{many / 100:.2f}"
+    told = (
+        f"throughput vs duet at 16 clients, at 256 clients: {ratio} [{ratio}, {ratio}] goal >= 1.4 {verdict}"
+    )
+    assert sentence(figures[-1]) == told
+    assert figures[-1].ratio.confidence == pytest.approx(0.975)
+
+
+def test_a_spread_is_the_median_between_the_lowest_and_the_highest() -> None:
+    found = spread([3.0, 1.0, 2.5])
+    assert (found.median, found.low, found.high) == (2.5, 1.0, 3.0)
+    assert found.told() == "2.50 [1.00, 3.00]"
+    assert spread([1234.4]).told(0) == "1,234 [1,234, 1,234]"
+    with pytest.raises(ValueError, match="nothing"):
+        spread([])
+
+
+def test_the_cost_curve_is_the_conductor_s_cpu_time_of_each_completed_order() -> None:
+    rounds = [
+        replace(measurement(arm, clients, 100), measured=completed)
+        for arm in (DUET, NAIVE_AIOHTTP)
+        for clients, counts in ((1, (100, 200)), (16, (400, 500)))
+        for completed in counts
+    ]
+    costs = cost_curve(rounds, (DUET, NAIVE_AIOHTTP), (1, 16))
+    assert [(cost.arm, cost.clients) for cost in costs] == [
+        (arm, clients) for arm in (DUET, NAIVE_AIOHTTP) for clients in (1, 16)
+    ]
+    assert [cost.cpu_ms_per_order.told() for cost in costs[:2]] == ["7.50 [5.00, 10.00]", "2.25 [2.00, 2.50]"]
+
+
+def test_foreign_processes_are_counted_but_not_beside_the_generator_s_ceiling() -> None:
+    rounds = [measurement(DUET, 16, 100), measurement(CEILING, 16, 1000)]
+    for each, others in zip(rounds, (0.25, 9.0), strict=True):
+        each.cpu_s["others"] = others
+    assert others_share(rounds) == 0.25
 
 
 @pytest.mark.parametrize(("ceiling", "enough"), [(1000, True), (150, False)])
