@@ -15,7 +15,7 @@ CHOREOGRAPHY = "choreography"
 FULL = "full"
 HALF = "half"
 
-LEAST_RATE = {ORCHESTRATION: 300.0, CHOREOGRAPHY: 500.0}  # completed orders a second, with mail `null`
+LEAST_RATE = {ORCHESTRATION: 900.0, CHOREOGRAPHY: 900.0}  # completed orders a second, with mail `null`
 LONGEST_DRAIN_S = 10.0
 LARGEST_P99_MS = 2000.0  # of completion, at half the full rate
 LARGEST_LONE_P50_MS = 25.0

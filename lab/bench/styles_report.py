@@ -1,6 +1,6 @@
 """What the styles bench found, for people as tables and lines, for programs as one JSON document."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,7 @@ from lab.bench.goals import Goal
 from lab.bench.report import say, setting_lines
 from lab.bench.styles_run import Found, Outcome
 from lab.bench.windows import Window
-from lab.ledger import TROUBLES
+from lab.ledger import TROUBLES, Report
 
 CLOCKS = (
     "ack: from the intended time to the 2xx (the order is synced on checkout's disk, in both styles); "
@@ -43,10 +43,15 @@ def _system(found: Found) -> dict[str, Any]:
     return {
         "mail": found.mail,
         "idle_mb": found.idle_mb,
-        "windows": [{**asdict(window), "system_cpu_ms": window.system_cpu_ms} for window in found.windows],
+        "windows": [window_document(window) for window in found.windows],
         "lone": [asdict(each) for each in found.alone],
         "ledger": as_document(found.ledger),
     }
+
+
+def window_document(window: Window) -> dict[str, Any]:
+    """One window as plain JSON values."""
+    return {**asdict(window), "system_cpu_ms": window.system_cpu_ms}
 
 
 def show(outcome: Outcome, console: Console) -> None:
@@ -79,16 +84,26 @@ def sentence(goal: Goal) -> str:
 
 def troubles(found: Found) -> Iterator[str]:
     """What a run must not have: orders that met an error, a ledger that does not balance."""
-    for window in found.windows:
-        for slug, count in window.errors.items():
-            yield f"{window.style}, {window.load}, round {window.round}: {count} orders ended as {slug}"
+    yield from window_troubles(found.windows)
     for alone in found.alone:
         for slug, count in alone.errors.items():
             yield f"{alone.style}, alone: {count} orders ended as {slug}"
-    if not found.ledger.balances:
-        told = as_document(found.ledger)
+    yield from ledger_troubles(f"mail {found.mail}", found.ledger)
+
+
+def window_troubles(windows: Iterable[Window]) -> Iterator[str]:
+    """The orders that met an error, by window and slug."""
+    for window in windows:
+        for slug, count in window.errors.items():
+            yield f"{window.style}, {window.load}, round {window.round}: {count} orders ended as {slug}"
+
+
+def ledger_troubles(of: str, ledger: Report) -> Iterator[str]:
+    """What does not balance in the ledger of a system, if anything does not."""
+    if not ledger.balances:
+        told = as_document(ledger)
         wrong = {name: told[name] for name in ("lost", *TROUBLES) if told[name]}
-        yield f"mail {found.mail}: THE LEDGER DOES NOT BALANCE: {wrong}, ids {told['ids']}"
+        yield f"{of}: THE LEDGER DOES NOT BALANCE: {wrong}, ids {told['ids']}"
 
 
 def _windows_table(found: Found) -> Table:

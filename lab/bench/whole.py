@@ -20,11 +20,11 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from lab.bench.children import BenchError, Child, fetch, running
+from lab.bench.children import ROOT, BenchError, Child, fetch, running
 from lab.client import Patience
 from lab.control import call
 from lab.reading import wait_until_quiet
-from lab.system import HOST, MAILBOX_OFFSET, Mail, System
+from lab.system import HOST, MAILBOX_OFFSET, Mail, System, discover_services
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0  # above the supervisor's own bounds, so that it leaves nothing behind
@@ -82,23 +82,36 @@ class Whole:
 
 @asynccontextmanager
 async def whole_system(
-    folder: Path, mail: Mail, settings: Mapping[str, str] | None = None, options: Sequence[str] = ()
+    folder: Path,
+    mail: Mail,
+    settings: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+    tree: Path | None = None,
 ) -> AsyncIterator[Whole]:
     """A system with its data in `folder`, ready; ended on the way out. Raises BenchError.
 
     `settings` are environment variables of its services and of `duet up`, which gets `options` besides.
+    With a `tree` all of it is that tree's own code, its `duet up` too; only the dependencies are ours.
     """
     base = free_port_base()
     data = folder / "duet"
     arguments = ("up", "--json", "--port-base", str(base), "--data", str(data), "--mail", mail)
-    env = {**_environment(folder), **(settings or {})}
-    log = folder / "up.log"
+    own = {} if tree is None else {"DUET_ROOT": str(tree)}
+    env = {**_environment(folder), **own, **(settings or {})}
     async with running(
-        "duet up", "lab", *arguments, *options, env=env, log=log, talks=True, stop_timeout_s=STOP_TIMEOUT_S
+        "duet up",
+        "lab",
+        *arguments,
+        *options,
+        env=env,
+        log=folder / "up.log",
+        talks=True,
+        stop_timeout_s=STOP_TIMEOUT_S,
+        root=tree or ROOT,
     ) as supervisor:
         announced = await supervisor.ask(b"", START_TIMEOUT_S)
         pids = {**announced["pids"], SUPERVISOR: supervisor.process.pid}
-        yield Whole(System(data, base), mail, supervisor, pids)
+        yield Whole(System(data, base, discover_services(tree)), mail, supervisor, pids)
 
 
 def free_port_base() -> int:

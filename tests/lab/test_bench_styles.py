@@ -186,9 +186,9 @@ def alone(style: str, p50_ms: float) -> Alone:
 
 
 def test_goals_are_held_against_the_worst_window() -> None:
-    good = windows(CHOREOGRAPHY, 520, 501, 1.0, 1999)
+    good = windows(CHOREOGRAPHY, 936, 901, 1.0, 1999)
     assert [goal.met for goal in judge("null", good, [alone(CHOREOGRAPHY, 24)], {"a": 400})] == [True] * 5
-    bad = windows(CHOREOGRAPHY, 520, 499, 11.0, 2001)
+    bad = windows(CHOREOGRAPHY, 936, 899, 11.0, 2001)
     assert [goal.met for goal in judge("null", bad, [alone(CHOREOGRAPHY, 26)], {"a": 400, "b": 101})] == [
         False
     ] * 5
@@ -200,7 +200,7 @@ def test_a_rate_that_was_never_offered_is_not_judged() -> None:
 
 
 def test_half_windows_without_a_completion_miss_their_goal() -> None:
-    found = [replace(window, completion_ms={}) for window in windows(ORCHESTRATION, 312, 311, 0, 10)]
+    found = [replace(window, completion_ms={}) for window in windows(ORCHESTRATION, 936, 911, 0, 10)]
     assert [goal.met for goal in judge("null", found, [], {})] == [True, True, True, False]
 
 
