@@ -178,7 +178,7 @@ def _git(folder: Path, *arguments: str) -> str:
             check=False,
         )
     except FileNotFoundError:
-        raise LabError("the change lab needs git: install it, and clone the project with it") from None
+        raise LabError("this needs git: install it, and clone the project with it") from None
     except subprocess.TimeoutExpired as error:
         raise LabError(f"git {arguments[0]} took over {GIT_S:.0f} s", FAILED) from error
     if done.returncode:
