@@ -4,6 +4,7 @@ Only the command line is here: every `duet` command loads this module, so what t
 when it runs.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,7 +17,7 @@ QUICK_ROUNDS, QUICK_WINDOW_S, QUICK_WINDOW_WARM_UP_S, QUICK_LONE = 1, 3.0, 0.5, 
 QUICK_RATE = 40.0
 OFFERED_OVER_GOAL = 1.04  # the last orders of a window complete after it
 FULL_PAIRS, FULL_S, FULL_WARM_UP_S = 12, 2.0, 0.5
-QUICK_PAIRS, QUICK_S, QUICK_WARM_UP_S = 3, 1.2, 0.4
+QUICK_PAIRS, QUICK_S, QUICK_WARM_UP_S = 3, 0.9, 0.3
 MOST_CLIENTS = 512
 INTERRUPTED = 130
 
@@ -31,7 +32,26 @@ Seconds = Annotated[
     float | None,
     typer.Option(min=0.2, max=120, help=f"Measured time of each arm in a round: {FULL_S:g}, or {QUICK_S:g}."),
 ]
-Clients = Annotated[str, typer.Option(help="Numbers of closed-loop clients, with commas between.")]
+Clients = Annotated[
+    str | None,
+    typer.Option(help="Numbers of closed-loop clients, with commas between (default: 1,16,64,256)."),
+]
+Growth = Annotated[
+    bool,
+    typer.Option("--growth", help="Instead: throughput as the database grows, in 8 rounds, or 3."),
+]
+Sizes = Annotated[
+    str | None,
+    typer.Option(help="Orders there for --growth: 1000,100000,1000000, or 1000,10000,100000."),
+]
+Recovery = Annotated[
+    bool,
+    typer.Option("--recovery", help="Instead: time from SIGKILL until all is completed, in 3 rounds, or 1."),
+]
+Orders = Annotated[
+    int | None,
+    typer.Option(min=1, max=100_000, help="Unfinished orders for --recovery: 10000, or 1000."),
+]
 Folder = Annotated[
     Path, typer.Option(help="Where databases and logs are kept for the run: a folder on a real disk.")
 ]
@@ -58,6 +78,20 @@ Rounds = Annotated[
 StyleOption = Annotated[
     Literal["orchestration", "choreography", "both"], typer.Option(help="Measure one alone.")
 ]
+Rates = Annotated[
+    str | None,
+    typer.Option(help="Instead: the cost at each rate, as 50,100,200,400,800, in windows of 15 s, or 3."),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REV", help="Instead: beside this git revision's system, at 250 orders a second, or 40."
+    ),
+]
+WindowPairs = Annotated[
+    int | None,
+    typer.Option(min=2, max=100, help="Pairs of windows for --against: 6 of 20 s by style, or 2 of 3 s."),
+]
 JsonFile = Annotated[Path | None, typer.Option(help="File for the whole outcome, as JSON.")]
 RowsFolder = Annotated[
     Path | None, typer.Option(help="Folder for each window's orders, with both latencies, as CSV.")
@@ -81,28 +115,25 @@ def conductor(
     quick: Quick = False,
     pairs: Pairs = None,
     seconds: Seconds = None,
-    clients: Clients = "1,16,64",
+    clients: Clients = None,
+    growth: Growth = False,
+    sizes: Sizes = None,
+    recovery: Recovery = False,
+    orders: Orders = None,
     folder: Folder = Path(".bench"),
     json: AsJson = False,
 ) -> None:
-    """Measure the durable conductor beside two that keep no journal, on stub services.
+    """Measure the durable conductor beside three others on stub services: one that shares no requests, two
+    that keep no journal.
 
     Exits with 0 only if every goal that was measured is reached and the ledger balances.
     """
+    from lab.bench.choices import ConductorOptions, conductor_shape
     from lab.bench.command import run_conductor
-    from lab.bench.comparison import Shape
 
-    shape = Shape(
-        pairs=pairs or (QUICK_PAIRS if quick else FULL_PAIRS),
-        measured_s=seconds or (QUICK_S if quick else FULL_S),
-        warm_up_s=QUICK_WARM_UP_S if quick else FULL_WARM_UP_S,
-        clients=parse_clients(clients),
-    )
-    try:
-        passed = run_conductor(shape, folder, json)
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
-    raise typer.Exit(0 if passed else FAILED)
+    given = ConductorOptions(quick, pairs, seconds, clients, growth, sizes, recovery, orders)
+    shape = conductor_shape(given)
+    _end(lambda: run_conductor(shape, folder, json))
 
 
 def styles(
@@ -112,6 +143,9 @@ def styles(
     seconds: WindowSeconds = None,
     rounds: Rounds = None,
     style: StyleOption = "both",
+    rates: Rates = None,
+    against: Against = None,
+    pairs: WindowPairs = None,
     folder: Folder = Path(".bench"),
     json: JsonFile = None,
     out: RowsFolder = None,
@@ -121,24 +155,18 @@ def styles(
     Each round has, by style, a window at the full rate, one at half of it for half as long, and a lone
     client. Exits with 0 only if the ledger balances, no order met an error and no goal is missed.
     """
+    from lab.bench.choices import StylesOptions, styles_shape
     from lab.bench.command import run_styles
-    from lab.bench.goals import LEAST_RATE
-    from lab.bench.styles_run import Shape
 
-    chosen = mail or ("null" if quick else "both")
-    usual = {name: QUICK_RATE if quick else least * OFFERED_OVER_GOAL for name, least in LEAST_RATE.items()}
-    shape = Shape(
-        mails=("null", "smtp") if chosen == "both" else (chosen,),
-        rates={name: rate or usual[name] for name in usual if style in (name, "both")},
-        rounds=rounds or (QUICK_ROUNDS if quick else FULL_ROUNDS),
-        measured_s=seconds or (QUICK_WINDOW_S if quick else FULL_WINDOW_S),
-        warm_up_s=QUICK_WINDOW_WARM_UP_S if quick else FULL_WINDOW_WARM_UP_S,
-        lone_orders=QUICK_LONE if quick else FULL_LONE,
-        lone_warm_up=LONE_WARM_UP,
-        judged=not quick,
-    )
+    given = StylesOptions(quick, mail, rate, seconds, rounds, style, rates, against, pairs)
+    shape = styles_shape(given)
+    _end(lambda: run_styles(shape, folder, json, out))
+
+
+def _end(run: Callable[[], bool]) -> None:
+    """Ends the command by what came of a bench."""
     try:
-        passed = run_styles(shape, folder, json, out)
+        passed = run()
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(0 if passed else FAILED)

@@ -1,32 +1,52 @@
 """Runs a bench for a person or a program, and shows its report."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
+from rich.console import Console
 
-from lab.bench import comparison, report, styles_report, styles_run
+from lab.bench import (
+    against,
+    against_report,
+    comparison,
+    curve,
+    curve_report,
+    growth,
+    growth_report,
+    recovery,
+    recovery_report,
+    report,
+    styles_report,
+    styles_run,
+)
+from lab.bench.choices import ConductorShape, StylesShape
 from lab.errors import LabError
-from lab.long_run import page, run_in
+from lab.long_run import Advance, page, run_in
+
+Told = tuple[bool, dict[str, Any], Callable[[Console], None]]  # whether it passed, the document, the page
 
 
-def run_conductor(shape: comparison.Shape, folder: Path, json: bool) -> bool:
-    """Runs the conductor bench and prints its report; whether it passed.
+def run_conductor(shape: ConductorShape, folder: Path, json: bool) -> bool:
+    """Runs the bench of the conductor that a shape is of, and prints its report; whether it passed.
 
     What it keeps meanwhile is a folder of its own in `folder`, removed at the end. Raises BenchError and
     KeyboardInterrupt.
     """
-    outcome = run_in(folder, "bench", shape.steps, lambda own, advance: comparison.run(shape, own, advance))
+    passed, document, show = run_in(
+        folder, "bench", shape.steps, lambda own, advance: _conductor(shape, own, advance)
+    )
     if json:
-        sys.stdout.write(_pretty(report.as_json(outcome)).decode())
+        sys.stdout.write(_pretty(document).decode())
     else:
-        report.show(outcome, page())
-    return outcome.passed
+        show(page())
+    return passed
 
 
-def run_styles(shape: styles_run.Shape, folder: Path, json: Path | None, out: Path | None) -> bool:
-    """Runs the styles bench in `folder`, as above; `json` gets the document, `out` the raw rows.
+def run_styles(shape: StylesShape, folder: Path, json: Path | None, out: Path | None) -> bool:
+    """Runs the bench of the styles in `folder`, as above; `json` gets the document, `out` the raw rows.
 
     Raises LabError and KeyboardInterrupt.
     """
@@ -37,13 +57,35 @@ def run_styles(shape: styles_run.Shape, folder: Path, json: Path | None, out: Pa
             json.touch()
     except OSError as error:
         raise LabError(f"cannot write {error.filename}: {error.strerror}") from error
-    outcome = run_in(
-        folder, "bench", shape.steps, lambda own, advance: styles_run.run(shape, own, out, advance)
+    passed, document, show = run_in(
+        folder, "bench", shape.steps, lambda own, advance: _styles(shape, own, out, advance)
     )
     if json is not None:
-        json.write_bytes(_pretty(styles_report.as_json(outcome)))
-    styles_report.show(outcome, page())
-    return outcome.passed
+        json.write_bytes(_pretty(document))
+    show(page())
+    return passed
+
+
+async def _conductor(shape: ConductorShape, folder: Path, advance: Advance) -> Told:
+    if isinstance(shape, growth.Shape):
+        grown = await growth.run(shape, folder, advance)
+        return grown.passed, growth_report.as_json(grown), lambda on: growth_report.show(grown, on)
+    if isinstance(shape, recovery.Shape):
+        back = await recovery.run(shape, folder, advance)
+        return back.passed, recovery_report.as_json(back), lambda on: recovery_report.show(back, on)
+    found = await comparison.run(shape, folder, advance)
+    return found.passed, report.as_json(found), lambda on: report.show(found, on)
+
+
+async def _styles(shape: StylesShape, folder: Path, out: Path | None, advance: Advance) -> Told:
+    if isinstance(shape, curve.Shape):
+        points = await curve.run(shape, folder, out, advance)
+        return points.passed, curve_report.as_json(points), lambda on: curve_report.show(points, on)
+    if isinstance(shape, against.Shape):
+        pairs = await against.run(shape, folder, out, advance)
+        return pairs.passed, against_report.as_json(pairs), lambda on: against_report.show(pairs, on)
+    found = await styles_run.run(shape, folder, out, advance)
+    return found.passed, styles_report.as_json(found), lambda on: styles_report.show(found, on)
 
 
 def _pretty(document: dict[str, Any]) -> bytes:
