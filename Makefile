@@ -23,7 +23,7 @@ chaos: .venv/.test-stamp ## the longest fault tests: kills, wipes, the broker's 
 	@$(BIN)/python -m pytest -m chaos -n 4 --dist load tests/api
 	@$(BIN)/python -m pytest -m chaos --ignore tests/api
 
-bench: setup ## the conductor, durable, beside two that are not
+bench: setup ## the conductor, durable, beside one without batching and two that are not durable
 	@$(BIN)/duet bench conductor
 
 compare: setup ## both styles compared, everything: capacity, service times, ablations (half an hour)
