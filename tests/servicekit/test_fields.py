@@ -10,7 +10,7 @@ from servicekit.fields import Address, parse_address
 LABELS = st.text("abcXYZ019-_", min_size=0, max_size=70)
 DOMAINS = st.one_of(
     st.lists(LABELS, min_size=0, max_size=5).map(".".join),
-    st.sampled_from(["example.com", "Example.ORG", "localhost", "a.test", "x.local", "bücher.example", "a.b"]),
+    st.sampled_from(["example.com", "Example.ORG", "localhost", "a.test", "x.local", "bücher.example"]),
 )
 LOCALS = st.one_of(
     st.lists(st.text("aZ09_+-", max_size=40), min_size=1, max_size=4).map(".".join),
