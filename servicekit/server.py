@@ -33,7 +33,7 @@ MAX_HEADER_BYTES = 65_536
 READ_BYTES = 262_144
 OPEN_FILES = 65_536
 # Allocations between two young collections; the default, 700, means several in each request.
-GC_THRESHOLD = 10_000
+GC_THRESHOLD = 50_000
 
 
 class BoundedHeadersProtocol(HttpToolsProtocol):

@@ -1,57 +1,86 @@
-"""A shortcut past FastAPI's general machinery for the requests of one busy route that are as they should be.
+"""Shortcuts past FastAPI's general machinery, for the requests of busy routes that are as they should be.
 
-The route itself stays: it documents the request, and answers whatever the shortcut leaves to it. So the
-shortcut may refuse as much as it likes; it must not take what the route would refuse.
+The routes themselves stay: they document the requests, and answer whatever a shortcut leaves to them. So a
+shortcut may refuse as much as it likes; it must not take what its route would refuse.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from servicekit.problems import Catalogue, ProblemError
+
+log = logging.getLogger(__name__)
 
 Take = Callable[[Headers, bytes, bytes], Awaitable[Response | None]]
 """Answers a request by its headers, query string and body, or raises; None leaves it to the route."""
 
 
-class _Shortcut(BaseRoute):
-    def __init__(self, route: APIRoute, take: Take) -> None:
-        self._route = route
-        self._take = take
+@dataclass(frozen=True)
+class _Shortcut:
+    route: APIRoute
+    take: Take
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Only the route's own method and path, without parameters in it."""
-        is_it = (
-            scope["type"] == "http"
-            and scope["path"] == self._route.path
-            and scope["method"] in (self._route.methods or ())
-            and not scope.get("root_path")
-        )
-        return (Match.FULL, {"endpoint": self._route.endpoint}) if is_it else (Match.NONE, {})
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI, for a body that is there as a whole (`servicekit.limits.BodyLimit` has seen to it)."""
-        scope["route"] = self._route  # for the metrics
-        message = await receive()
-        response = None
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            response = await self._take(Headers(scope=scope), scope["query_string"], message.get("body", b""))
-        if response is not None:
-            await response(scope, receive, send)
+class Shortcuts:
+    """ASGI middleware, inside of `servicekit.limits.BodyLimit`, which brings each body as a whole.
+
+    `as_problem` says what an error is answered with.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        catalogue: Catalogue,
+        taken: dict[tuple[str, str], _Shortcut],
+        as_problem: Callable[[Exception], ProblemError],
+    ) -> None:
+        self._app = app
+        self._catalogue = catalogue
+        self._taken = taken
+        self._as_problem = as_problem
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        shortcut = self._taken.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if shortcut is None or scope.get("root_path"):
+            await self._app(scope, receive, send)
             return
-        _, matched = self._route.matches(scope)
-        scope.update(matched)
-        await self._route.handle(scope, _after(message, receive), send)
+        message = await receive()
+        if message["type"] != "http.request" or message.get("more_body", False):
+            await self._app(scope, _after(message, receive), send)
+            return
+        try:
+            response = await shortcut.take(
+                Headers(scope=scope), scope["query_string"], message.get("body", b"")
+            )
+        except Exception as exc:
+            response = self._answer(exc, scope["path"])
+        if response is None:
+            await self._app(scope, _after(message, receive), send)
+            return
+        scope["route"] = shortcut.route  # for the metrics
+        await response(scope, receive, send)
+
+    def _answer(self, exc: Exception, path: str) -> Response:
+        problem = self._as_problem(exc)
+        if problem.slug == "internal-error":
+            log.error("a request could not be answered", exc_info=exc)
+        return self._catalogue.response(problem, path)
 
 
 def add_shortcut(app: FastAPI, operation_id: str, take: Take) -> None:
-    """Put a shortcut before the route of that operation. Raises ValueError if there is no such route."""
+    """Have that operation's good requests taken. Raises ValueError if there is no such route."""
     for route in app.routes:
         if isinstance(route, APIRoute) and route.operation_id == operation_id:
-            app.router.routes.insert(0, _Shortcut(route, take))
+            for method in route.methods or ():
+                app.state.shortcuts[method, route.path] = _Shortcut(route, take)
             return
     raise ValueError(f"no route has the operation id {operation_id}")
 

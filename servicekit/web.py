@@ -29,6 +29,7 @@ from servicekit.metrics import Metrics, RequestMetrics
 from servicekit.paging import BadCursorError
 from servicekit.problems import MEDIA_TYPE, Catalogue, ProblemError, RuleError
 from servicekit.settings import ServiceSettings
+from servicekit.shortcut import Shortcuts
 from servicekit.simulation import SimulatedTroubleError
 
 log = logging.getLogger("servicekit.web")
@@ -101,6 +102,8 @@ def create_service_app(
     if asyncapi is not None:
         _add_event_document(app, asyncapi)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    app.state.shortcuts = {}
+    app.add_middleware(Shortcuts, catalogue=catalogue, taken=app.state.shortcuts, as_problem=as_problem)
     app.add_middleware(RequestLimit, catalogue=catalogue, max_requests=settings.max_requests)
     app.add_middleware(
         BodyLimit,
