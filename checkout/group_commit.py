@@ -7,9 +7,10 @@ rides at once. Refuses to hold back more than a queue's length: beyond it everyt
 import asyncio
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import suppress
 from enum import Enum, auto
+from typing import Any
 
 from checkout.entries import Entry, Written, write
 from checkout.leases import End
@@ -86,16 +87,12 @@ class GroupCommit:
         self._arm()
         return rider
 
-    async def change(self, change: Change) -> Progress:
-        """Have a change written, with what rides of its order; the order's progress then."""
-        rider = self.unwritten.hurry(change)
-        try:
-            progress = await self._group.submit(rider)
-        except (QueueFullError, BatcherClosedError) as exc:  # it did not even come as far as `_write`
-            self._settled(rider, exc)
-            raise
-        assert isinstance(progress, Progress)
-        return progress
+    def change(self, change: Change) -> Coroutine[Any, Any, Progress]:
+        """Have a change written, with what rides of its order; the order's progress then.
+
+        From now on the order has changed, whenever the result is awaited.
+        """
+        return self._submitted(self.unwritten.hurry(change))
 
     async def end(self, end: End) -> None:
         """Have the end of a pass written, in time."""
@@ -112,6 +109,15 @@ class GroupCommit:
         with suppress(TimeoutError, StorageUnavailableError, QueueFullError, BatcherClosedError):
             async with asyncio.timeout(SETTLE_S):
                 await self._group.submit(_Wish.ALL)
+
+    async def _submitted(self, rider: Rider) -> Progress:
+        try:
+            progress = await self._group.submit(rider)
+        except (QueueFullError, BatcherClosedError) as exc:  # it did not even come as far as `_write`
+            self._settled(rider, exc)
+            raise
+        assert isinstance(progress, Progress)
+        return progress
 
     async def _write(self, submitted: Sequence[Submitted]) -> Sequence[Written | Exception]:
         """Write what was submitted, and what is due of what rides."""

@@ -25,6 +25,7 @@ ENDING_WAIT_S = 2.0
 MAX_ACK_PENDING = 1_000
 MAX_PAGES = 100
 DIFFERENT_STREAM_EXISTS = 10058
+COMMIT = "Nats-Batch-Commit"
 # Of nats-server: the stream does not allow it.
 ATOMIC_PUBLISH_DISABLED = 10174
 # What the broker takes in a batch.
@@ -138,7 +139,7 @@ class Bus:
         link, batch = self._links.link, secrets.token_hex(12)
         for number, payload in enumerate(payloads[:-1], 1):
             await link.send(subject, payload, headers=_batch_headers(batch, number))
-        headers = {**_batch_headers(batch, len(payloads)), "Nats-Batch-Commit": "1"}
+        headers = {**_batch_headers(batch, len(payloads)), COMMIT: "1"}
         try:
             stored = await link.ask(subject, payloads[-1], timeout_s, headers)
         except RefusedError as exc:

@@ -64,6 +64,20 @@ ABLATIONS = (
         {f"{service}_EVENT_BATCH": "1" for service in SERVICES[1:]},
     ),
     Ablation(
+        "natural-batching",
+        "natural batching at checkout",
+        "each command is a request of its own, and each event is published by itself",
+        (ORCHESTRATION, CHOREOGRAPHY),
+        {"CHECKOUT_BATCHING": "off"},
+    ),
+    Ablation(
+        "riding",
+        "outcomes that ride",
+        "each outcome waits for a commit of its own before anybody hears of it",
+        (ORCHESTRATION, CHOREOGRAPHY),
+        {"CHECKOUT_OUTCOME_DELAY_S": "0"},
+    ),
+    Ablation(
         "broker-sync",
         "the disk under the broker",
         "the broker acknowledges before the disk has it: a power cut loses events",

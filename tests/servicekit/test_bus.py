@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import nats
 import pytest
 
 import servicekit.bus
@@ -46,6 +47,41 @@ async def test_a_published_message_is_stored_and_pulled(bus: Bus, pull: Pull) ->
     assert (published.stream, published.sequence) == ("TEAS", 1)
     [message] = await pull.fetch(10, WAIT_S)
     assert (message.data, message.subject, message.sequence, message.tries) == (b"green", WANTED, 1, 1)
+
+
+async def test_messages_that_are_published_together_are_stored_in_order(bus: Bus, pull: Pull) -> None:
+    teas = [b"tea %d" % number for number in range(100)]
+    await bus.publish(WANTED, b"before")
+    published = await bus.publish_all(WANTED, teas)
+    assert [each.sequence for each in published] == list(range(2, 102))
+    assert await bodies(pull, 200) == [b"before", *teas]
+    assert [each.sequence for each in await bus.publish_all(WANTED, [b"alone"])] == [102]
+    assert await bus.publish_all(WANTED, []) == []
+
+
+async def test_a_stream_that_takes_no_batches_gets_its_messages_one_by_one(broker: Broker, bus: Bus) -> None:
+    """As one that was made before there were any, until checkout declares it anew."""
+    client = await nats.connect(broker.url)
+    config = (await client.jetstream().stream_info("TEAS")).config
+    await client.jetstream().update_stream(config)  # which knows of no batches, so it forbids them
+    await client.close()
+    published = await bus.publish_all(WANTED, [b"green", b"black"])
+    assert [each.sequence for each in published] == [1, 2]
+
+
+async def test_a_broker_that_knows_no_batches_is_noticed(
+    bus: Bus, pull: Pull, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stores each message as it comes and acknowledges the last: what came of the others is unknown."""
+    headers = servicekit.bus._batch_headers
+    monkeypatch.setattr(
+        servicekit.bus, "_batch_headers", lambda *given: {"Content-Type": headers(*given)["Content-Type"]}
+    )
+    monkeypatch.setattr(servicekit.bus, "COMMIT", "X-Unknown")
+    assert len(await bus.publish_all(WANTED, [b"green", b"black"])) == 2
+    assert set(await bodies(pull)) == {b"green", b"black"}
+    assert len(await bus.publish_all(WANTED, [b"white", b"red"])) == 2
+    assert sorted(await bodies(pull)) == [b"red", b"white"]
 
 
 async def test_a_message_that_comes_later_ends_the_wait(bus: Bus, pull: Pull) -> None:

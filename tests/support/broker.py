@@ -1,6 +1,6 @@
 """A real nats-server of a test's own, on a port of its own: it can be killed, paused, wiped and come back.
 
-It stores below a temporary folder and syncs each message, as the embedded broker does. Refuses to wait for
+It stores below a folder and syncs what it is sent, as the embedded broker does, unless told otherwise. Refuses to wait for
 ever: if it does not come up within ten seconds, that is an error.
 """
 
@@ -24,13 +24,15 @@ START_TIMEOUT_S = 10.0
 class Broker:
     """A running nats-server. `authorization` is that block of its configuration, if there is one."""
 
-    def __init__(self, folder: Path, *, authorization: str = "", extra: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, authorization: str = "", extra: str = "", sync_interval: str = "always"
+    ) -> None:
         self.port = free_port()
         self.store = folder / "store"
         self._config = folder / "nats.conf"
         self._config.write_text(
             f"listen: {HOST}:{self.port}\n"
-            f'jetstream {{ store_dir: "{self.store}", sync_interval: always, max_file_store: 1G }}\n'
+            f'jetstream {{ store_dir: "{self.store}", sync_interval: {sync_interval}, max_file_store: 1G }}\n'
             f"{f'authorization {{ {authorization} }}' if authorization else ''}\n{extra}\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
