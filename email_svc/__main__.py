@@ -40,6 +40,7 @@ async def main() -> None:
             lambda commands: database.batch(record, commands),
             max_items=MAX_GROUP,
             max_queue=MAX_QUEUE,
+            observe=metrics.batches.of("confirmations"),
             before=settings.simulated_wait,
         )
         stack.push_async_callback(confirmations.aclose)

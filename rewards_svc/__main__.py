@@ -32,6 +32,7 @@ async def main() -> None:
             lambda commands: database.batch(credit_points, commands),
             max_items=MAX_GROUP,
             max_queue=MAX_QUEUE,
+            observe=metrics.batches.of("credits"),
             before=settings.simulated_wait,
         )
         stack.push_async_callback(credits.aclose)

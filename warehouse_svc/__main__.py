@@ -34,6 +34,7 @@ async def main() -> None:
             lambda commands: database.batch(prepare, commands),
             max_items=MAX_GROUP,
             max_queue=MAX_QUEUE,
+            observe=metrics.batches.of("shipments"),
             before=settings.simulated_wait,
         )
         stack.push_async_callback(shipments.aclose)

@@ -95,7 +95,7 @@ async def test_what_rides_is_written_in_time_where_no_other_commit_goes(database
         placed = await accepted(journal)
         done = await finish(journal, placed)
         async with asyncio.timeout(5):
-            while await on_disk(database, placed) != done:
+            while await on_disk(database, placed) != done:  # noqa: ASYNC110 - the disk tells nobody
                 await asyncio.sleep(0.001)
 
 

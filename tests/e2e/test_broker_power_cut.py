@@ -37,7 +37,7 @@ async def test_no_event_that_was_published_is_lost_by_a_power_cut_and_no_batch_t
     for promised, found in zip(acked, after, strict=True):
         assert not promised - found, f"{len(promised - found)} of {len(promised)} lost"
         numbers = {number // BATCH for number in found}
-        assert {number for number in found} == {n * BATCH + i for n in numbers for i in range(BATCH)}
+        assert found == {n * BATCH + i for n in numbers for i in range(BATCH)}
 
 
 async def test_the_simulation_sees_what_a_lazy_broker_loses(folder: Path) -> None:

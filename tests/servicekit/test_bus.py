@@ -62,9 +62,10 @@ async def test_messages_that_are_published_together_are_stored_in_order(bus: Bus
 async def test_a_stream_that_takes_no_batches_gets_its_messages_one_by_one(broker: Broker, bus: Bus) -> None:
     """As one that was made before there were any, until checkout declares it anew."""
     client = await nats.connect(broker.url)
-    config = (await client.jetstream().stream_info("TEAS")).config
-    await client.jetstream().update_stream(config)  # which knows of no batches, so it forbids them
+    await client.jetstream().delete_stream("TEAS")
+    await client.jetstream().add_stream(name="TEAS", subjects=["teas.*"])
     await client.close()
+    assert await bus._publish_atomically(WANTED, [b"white", b"red"], 2.0) is None
     published = await bus.publish_all(WANTED, [b"green", b"black"])
     assert [each.sequence for each in published] == [1, 2]
 

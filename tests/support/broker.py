@@ -1,7 +1,7 @@
 """A real nats-server of a test's own, on a port of its own: it can be killed, paused, wiped and come back.
 
-It stores below a folder and syncs what it is sent, as the embedded broker does, unless told otherwise. Refuses to wait for
-ever: if it does not come up within ten seconds, that is an error.
+It stores below a folder and syncs what it is sent, as the embedded broker does, unless told otherwise.
+Refuses to wait for ever: if it does not come up within ten seconds, that is an error.
 """
 
 import os

@@ -1,7 +1,8 @@
 """The real checkout service, under the recorder, while a client places orders and notes each answer's time.
 
-Both styles in turn. Its three services and the broker are out of reach: only the accept path and the outcomes
-of failed calls write. Nothing here needs root.
+Both styles in turn, with its three services and the broker out of reach: only the accept path and the
+outcomes of failed calls write. Or orchestrated orders with services that answer: then their outcomes ride.
+Nothing here needs root.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +34,16 @@ DURABLE_FILES = ("", "-wal", "-journal")  # a crash loses -shm, which SQLite mak
 
 @dataclass(frozen=True)
 class Recording:
-    """`before`: the files as they were; `records`: all that was done to them; `acked`: order id and ns."""
+    """`before`: the files as they were; `records`: all that was done to them; `acked`: order id and ns.
+
+    `completed`: the same, of orders that were answered as completed.
+    """
 
     database: Path
     before: dict[str, bytes]
     records: list[Record]
     acked: dict[str, int]
+    completed: dict[str, int]
 
 
 def why_not() -> str | None:
@@ -58,11 +64,16 @@ def compile_recorder(folder: Path) -> Path:
     return library
 
 
-def record_accepts(folder: Path, recorder: Path, sources: Path, orders: int) -> Recording:
-    """Run the checkout service from `sources` under the recorder and have it accept so many orders."""
+def record_accepts(
+    folder: Path, recorder: Path, sources: Path, orders: int, services: Mapping[str, str] | None = None
+) -> Recording:
+    """Run the checkout service from `sources` under the recorder and have it accept so many orders.
+
+    `services` are the URLs of services that answer, by name: then each order is waited for.
+    """
     database, log = folder / "checkout.db", folder / "writes.log"
     with port_base() as port:
-        environment = _environment(sources, database, port)
+        environment = _environment(sources, database, port, services or {})
         command = [sys.executable, "-m", "servicekit.migrate", "checkout"]
         subprocess.run(command, cwd=sources, env=environment, check=True, timeout=COMMAND_S)
         before = {str(path): path.read_bytes() for path in _files(database) if path.exists()}
@@ -79,21 +90,21 @@ def record_accepts(folder: Path, recorder: Path, sources: Path, orders: int) -> 
             url = f"http://{HOST}:{port}"
             eventually(lambda: process.poll() is not None or _is_ready(url), 30, "checkout is ready")
             assert process.poll() is None, (folder / "checkout.log").read_text()
-            acked = asyncio.run(_place(url, orders))
+            acked, completed = asyncio.run(_place(url, orders, waiting=services is not None))
         finally:
             process.terminate()
             process.wait(COMMAND_S)
     assert process.returncode not in (EXIT_BAD_SETTINGS, -6), (folder / "checkout.log").read_text()
     wanted = {str(path) for path in _files(database)}
     records = [record for record in read_records(log) if record.path in wanted]
-    return Recording(database, before, records, acked)
+    return Recording(database, before, records, acked, completed)
 
 
 def _files(database: Path) -> list[Path]:
     return [database.with_name(database.name + ending) for ending in DURABLE_FILES]
 
 
-def _environment(sources: Path, database: Path, port: int) -> dict[str, str]:
+def _environment(sources: Path, database: Path, port: int, services: Mapping[str, str]) -> dict[str, str]:
     token = "t" * 32
     kept = {key: value for key, value in os.environ.items() if not key.startswith(OWN_PREFIXES)}
     settings = {
@@ -103,8 +114,9 @@ def _environment(sources: Path, database: Path, port: int) -> dict[str, str]:
         "CHECKOUT_MIGRATE": "never",
         "CHECKOUT_NATS_URL": NO_BROKER,
     }
-    for name in ("EMAIL", "WAREHOUSE", "REWARDS"):
-        settings |= {f"CHECKOUT_{name}_URL": NOBODY, f"CHECKOUT_{name}_TOKEN": token}
+    for name in ("email", "warehouse", "rewards"):
+        prefix = f"CHECKOUT_{name.upper()}"
+        settings |= {f"{prefix}_URL": services.get(name, NOBODY), f"{prefix}_TOKEN": token}
     return kept | settings | {"PYTHONPATH": str(sources)}
 
 
@@ -112,20 +124,27 @@ def _is_ready(url: str) -> bool:
     return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).is_success
 
 
-async def _place(url: str, orders: int) -> dict[str, int]:
-    """Place orders from a few clients at once; by order id, when (CLOCK_MONOTONIC, ns) it was accepted."""
+async def _place(url: str, orders: int, *, waiting: bool) -> tuple[dict[str, int], dict[str, int]]:
+    """Place orders from a few clients at once; by order id, when (CLOCK_MONOTONIC, ns) it was accepted.
+
+    And those that were answered as completed, `waiting` for that.
+    """
     acked: dict[str, int] = {}
+    completed: dict[str, int] = {}
     left = iter(range(orders))
 
     async def client(http: httpx.AsyncClient) -> None:
         for number in left:
-            style = {"style": STYLES[number % len(STYLES)]}
-            answer = await http.post("/checkouts", params=style, json=ORDER, headers=AT_ONCE)
+            style = {"style": STYLES[0 if waiting else number % len(STYLES)]}
+            headers = {} if waiting else AT_ONCE
+            answer = await http.post("/checkouts", params=style, json=ORDER, headers=headers)
             now = time.monotonic_ns()
-            assert answer.status_code == 202, answer.text
+            assert answer.status_code == (201 if waiting else 202), answer.text
             acked[answer.json()["order_id"]] = now
+            if answer.json()["status"] == "completed":
+                completed[answer.json()["order_id"]] = now
 
     async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
         async with asyncio.timeout(COMMAND_S):
             await asyncio.gather(*(client(http) for _ in range(CLIENTS)))
-    return acked
+    return acked, completed
