@@ -106,9 +106,11 @@ class GroupCommit:
         """Have all written that somebody may have been told, if that can be done soon."""
         if self.unwritten.is_empty:
             return
+        commits = 1 + len(self.unwritten) // MAX_RIDERS
         with suppress(TimeoutError, StorageUnavailableError, QueueFullError, BatcherClosedError):
             async with asyncio.timeout(SETTLE_S):
-                await self._group.submit(_Wish.ALL)
+                for _ in range(commits):
+                    await self._group.submit(_Wish.ALL)
 
     async def _submitted(self, rider: Rider) -> Progress:
         try:

@@ -66,6 +66,16 @@ async def test_a_list_and_a_count_have_everything_written_first(database: Databa
         assert (await journal.census())[0] == {"completed": 2}
 
 
+async def test_all_is_written_for_a_reader_also_if_one_commit_cannot_hold_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "MAX_RIDERS", 2)
+    async with riding(database) as journal:
+        for placed in [await accepted(journal) for _ in range(5)]:
+            await finish(journal, placed)
+        assert (await journal.census())[0] == {"completed": 5}
+
+
 async def test_a_failure_waits_for_the_disk_and_takes_what_rides_with_it(database: Database) -> None:
     async with riding(database) as journal:
         placed = await accepted(journal)
