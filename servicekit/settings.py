@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from servicekit.simulation import ShareText, Simulation, TimeText, parse_share, parse_time
+from servicekit.turns import MAX_CAPACITY_PER_S, CapacityPath
 
 EXIT_BAD_SETTINGS = 2
 
@@ -149,7 +150,8 @@ class ParticipantSettings(ServiceSettings):
     """What a service that takes part in events can be told besides.
 
     `simulate_*`: what it waits for beside its database, told or heard, for measuring only (see
-    `servicekit.simulation`); `simulate_capacity` is in items a second.
+    `servicekit.simulation`); `simulate_capacity` is in items a second, and `simulate_capacity_from` a file
+    that holds it, and is read again while the service runs.
     """
 
     for_measuring_only: ClassVar[tuple[str, ...]] = (
@@ -157,6 +159,7 @@ class ParticipantSettings(ServiceSettings):
         "simulate_time",
         "simulate_errors",
         "simulate_capacity",
+        "simulate_capacity_from",
     )
 
     event_batch: int = Field(100, ge=1, le=1_000)
@@ -167,18 +170,26 @@ class ParticipantSettings(ServiceSettings):
     refusal_pause_s: float = Field(0.15, gt=0, le=60)
     simulate_time: TimeText | None = None
     simulate_errors: ShareText | None = None
-    simulate_capacity: float | None = Field(None, gt=0, le=1_000_000)
+    simulate_capacity: float | None = Field(None, gt=0, le=MAX_CAPACITY_PER_S)
+    simulate_capacity_from: CapacityPath | None = None
+
+    @model_validator(mode="after")
+    def _one_capacity(self) -> Self:
+        if self.simulate_capacity is not None and self.simulate_capacity_from is not None:
+            raise ValueError("SIMULATE_CAPACITY and SIMULATE_CAPACITY_FROM: give one of them")
+        return self
 
     @cached_property
     def simulated_wait(self) -> Callable[[], Awaitable[None]] | None:
         """What each item awaits first, told or heard: one simulation for both; None: nothing is simulated."""
-        if not (self.simulate_time or self.simulate_errors or self.simulate_capacity):
+        capacity_per_s = self.simulate_capacity or self.simulate_capacity_from
+        if not (self.simulate_time or self.simulate_errors or capacity_per_s):
             return None
         simulation = Simulation(
             str(self.model_config.get("env_prefix", "")),
             service_time=None if self.simulate_time is None else parse_time(self.simulate_time),
             error_share=0.0 if self.simulate_errors is None else parse_share(self.simulate_errors),
-            capacity_per_s=self.simulate_capacity,
+            capacity_per_s=capacity_per_s,
         )
         return simulation.serve
 

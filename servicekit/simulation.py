@@ -11,10 +11,13 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Annotated
 
 from pydantic import AfterValidator
+
+from servicekit.turns import LOOK_S, CapacityFile, Turns
 
 SEED = 20
 # Of the lognormal law: one item in twenty waits 2.3 times the median, one in a hundred 3.2 times.
@@ -92,7 +95,7 @@ class Simulation:
     """One service's time, errors and capacity; `name` is part of the seed, so services draw apart.
 
     `capacity_per_s`: items are served one at a time, in the order in which they came. What a caller that went
-    away has begun keeps its turn, as it would elsewhere.
+    away has begun keeps its turn, as it would elsewhere. A file that holds it may be changed meanwhile.
     """
 
     def __init__(
@@ -101,32 +104,30 @@ class Simulation:
         *,
         service_time: ServiceTime | None = None,
         error_share: float = 0.0,
-        capacity_per_s: float | None = None,
+        capacity_per_s: float | Path | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._service_time = service_time
         self._error_share = error_share
-        self._turn_s = 0.0 if capacity_per_s is None else 1 / capacity_per_s
-        self._clock = clock
         self._sleep = sleep
+        self._turns = None if capacity_per_s is None else _turns(capacity_per_s, clock, sleep)
         # Two sequences, so that the times are the same with errors and without.
         self._times = Random(f"{SEED} {name} times")  # noqa: S311 - a simulation, no secret
         self._errors = Random(f"{SEED} {name} errors")  # noqa: S311 - a simulation, no secret
-        self._free_at = 0.0
 
     async def serve(self) -> None:
         """Wait as long as one item takes, its turn included. Raises SimulatedTroubleError if it fails."""
         fails = self._error_share > 0 and self._errors.random() < self._error_share
-        wait_s = self._wait_for_turn_s()
-        if self._service_time is not None:
-            wait_s += self._service_time.draw_s(self._times)
-        await self._sleep(wait_s)
+        time_s = 0.0 if self._service_time is None else self._service_time.draw_s(self._times)
+        await (self._sleep(time_s) if self._turns is None else self._turns.wait(time_s))
         if fails:
             raise SimulatedTroubleError
 
-    def _wait_for_turn_s(self) -> float:
-        """How long until the next item has been served; it takes its turn."""
-        now = self._clock()
-        self._free_at = max(now, self._free_at) + self._turn_s
-        return self._free_at - now
+
+def _turns(
+    capacity_per_s: float | Path, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
+) -> Turns:
+    if isinstance(capacity_per_s, Path):
+        return Turns(CapacityFile(capacity_per_s, clock), clock, sleep, look_s=LOOK_S)
+    return Turns(lambda: capacity_per_s, clock, sleep)
