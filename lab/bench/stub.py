@@ -2,7 +2,8 @@
 
 Each reply has the shape of the real service's and the order id of its request; nothing is stored but counts.
 `POST /checkouts` is answered too, with a canned order: against it the generator finds its own ceiling.
-Run as `python -m lab.bench.stub`: prints its three ports as one JSON line, ends when its input does.
+Run as `python -m lab.bench.stub`: prints its three ports as one JSON line, ends when its input does. A line
+of input is a manner, in JSON, in which they answer commands from then on; it is answered with `{}`.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import itertools
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import orjson
@@ -27,17 +29,44 @@ READY = encode_reply(200, b'{"status":"ready"}')
 WANTS_ORDER = encode_reply(422, b'{"type":"about:blank","title":"An order_id is wanted","status":422}')
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How the stubs answer commands: after `delay_s`, and each `hangs_every`th request to a service never.
+
+    A request with many commands takes that time, or hangs, as one. 0: at once, and none hangs.
+    """
+
+    delay_s: float = 0.0
+    hangs_every: int = 0
+
+
 class Answers:
     """What the stubs answer, and how often each was called. Shared by all connections of the process."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.behave(Manner())
         self._numbers = itertools.count(1)
         self._effects: dict[bytes, Callable[[dict[str, Any]], dict[str, Any]]] = {
             b"/emails": lambda _: {"delivery": "queued"},
             b"/shipments": lambda _: {"shipment_id": self._new_id(), "state": "preparing"},
             b"/balances": self._balance,
         }
+
+    def behave(self, manner: Manner) -> None:
+        """Answer commands in this manner from now on; which requests hang is counted anew."""
+        self._manner = manner
+        # An order's three requests come together, and must not hang together.
+        step = manner.hangs_every // len(SERVICES)
+        self._requests = {path: itertools.count(number * step + 1) for number, path in enumerate(COUNTED)}
+
+    def wait_s(self, request: Request) -> float | None:
+        """How long the request waits for its answer, in seconds; None: it hangs, and has no effect."""
+        numbers = self._requests.get(request.path.removesuffix(BATCH))
+        if numbers is None:
+            return 0.0
+        every = self._manner.hangs_every
+        return None if every and next(numbers) % every == 0 else self._manner.delay_s
 
     def answer(self, request: Request) -> bytes:
         """The whole reply to one request, as bytes."""
@@ -113,7 +142,22 @@ class StubConnection(asyncio.Protocol):
             self._transport.close()
             return
         for request in requests:
-            self._transport.write(self._answers.answer(request))
+            self._answer(request)
+
+    def _answer(self, request: Request) -> None:
+        wait_s = self._answers.wait_s(request)
+        if wait_s is None:
+            return
+        content = self._answers.answer(request)
+        if wait_s > 0:
+            asyncio.get_running_loop().call_later(wait_s, self._send, content)
+        else:
+            self._send(content)
+
+    def _send(self, content: bytes) -> None:
+        assert self._transport is not None
+        if not self._transport.is_closing():  # the client may have given up
+            self._transport.write(content)
 
 
 async def listen(answers: Answers) -> tuple[asyncio.Server, int]:
@@ -129,22 +173,34 @@ async def serve_until_input_ends() -> None:
     answers = Answers()
     listening = {name: await listen(answers) for name in SERVICES}
     ports = {name: port for name, (_, port) in listening.items()}
-    sys.stdout.write(orjson.dumps(ports).decode() + "\n")
-    sys.stdout.flush()
+    _tell(ports)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_read_pipe(lambda: _UntilEnd(ended), sys.stdin)
+    transport, _ = await loop.connect_read_pipe(lambda: _Parent(answers, ended), sys.stdin)
     await ended.wait()
     transport.close()
     for server, _ in listening.values():
         server.close()
 
 
-class _UntilEnd(asyncio.Protocol):
-    """The parent holds our standard input open: when it is gone, so are we."""
+def _tell(told: dict[str, int]) -> None:
+    sys.stdout.write(orjson.dumps(told).decode() + "\n")
+    sys.stdout.flush()
 
-    def __init__(self, ended: asyncio.Event) -> None:
+
+class _Parent(asyncio.Protocol):
+    """The parent tells us manners by our standard input, and holds it open: when it is gone, so are we."""
+
+    def __init__(self, answers: Answers, ended: asyncio.Event) -> None:
+        self._answers = answers
         self._ended = ended
+        self._begun = b""
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        for line in lines:
+            self._answers.behave(Manner(**orjson.loads(line)))
+            _tell({})
 
     def connection_lost(self, error: Exception | None) -> None:
         self._ended.set()
