@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from lab.bench import strain
 from lab.errors import FAILED, LabError, OneLineErrors
 
 FULL_ROUNDS, FULL_WINDOW_S, FULL_WINDOW_WARM_UP_S, FULL_LONE, LONE_WARM_UP = 2, 60.0, 3.0, 100, 10
@@ -104,6 +105,7 @@ def register(app: typer.Typer) -> None:
     bench.callback()(_bench)
     bench.command()(conductor)
     bench.command()(styles)
+    strain.register(bench)
     app.add_typer(bench, name="bench")
 
 

@@ -68,6 +68,18 @@ async def count(client: httpx.AsyncClient, system: System, jetstream: "JetStream
     return Counts(calls, accepted, streams, consumers)
 
 
+async def delivered(jetstream: "JetStreamContext", stream: str, name: str) -> int:
+    """How many messages a consumer has been sent so far, repeated ones included, however many still wait.
+
+    Raises `LabError` where the broker does not tell.
+    """
+    _, consumers, _ = await _look(jetstream)
+    for each in consumers:
+        if (each.stream, each.name) == (stream, name):
+            return each.delivered
+    raise LabError(f"the broker knows no consumer {name} of {stream}", FAILED)
+
+
 async def messages_since(
     jetstream: "JetStreamContext", before: Counts, after: Counts, order_ids: Sequence[str]
 ) -> list[Message]:
