@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from lab.bench.arms import DUET, Arm
+from lab.bench.arms import Arm
 from lab.bench.arrivals import Arrivals, OpenPlan
 from lab.bench.batching_arms import BATCHING, OFF, ON, serving
 from lab.bench.children import BenchError, Child, fetch, running
@@ -98,22 +98,22 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All that a run found; the ledgers are by conductor."""
+    """All that a run found."""
 
     setting: Setting
     shape: Shape
     stretches: list[Stretch]
     figures: list[Figure]
-    ledgers: Mapping[str, Ledger]
+    ledger: Ledger
 
     @property
     def balances(self) -> bool:
         """Whether each conductor completed each order that it accepted, and met no error."""
-        return all(ledger.balances for ledger in self.ledgers.values())
+        return self.ledger.balances
 
     @property
     def passed(self) -> bool:
-        """Whether the ledgers balance and every goal that was judged is reached."""
+        """Whether the ledger balances and every goal that was judged is reached."""
         return self.balances and all(figure.verdict in ("reached", None) for figure in self.figures)
 
 
@@ -136,11 +136,9 @@ async def run(shape: Shape, folder: Path, advance: Callable[[str], None]) -> Out
         bench = _Bench(shape, stub, ports, generator, arms, folder / "rows.json")
         for scenario in shape.scenarios:
             await bench.measure(scenario, advance)
-        ledgers = {
-            name: reconcile({DUET: bench.accounts[name]}, await stored_orders(arms[name])) for name in arms
-        }
+        ledger = reconcile(bench.accounts, {name: await stored_orders(arm) for name, arm in arms.items()})
     figures = compare(bench.stretches, shape.scenarios, judged=shape.judged)
-    return Outcome(setting, shape, bench.stretches, figures, ledgers)
+    return Outcome(setting, shape, bench.stretches, figures, ledger)
 
 
 class _Bench:

@@ -39,17 +39,17 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "shape": asdict(outcome.shape),
         "medians": [asdict(row) for row in summarise(outcome)],
         "figures": [{**asdict(figure), "line": sentence(figure)} for figure in outcome.figures],
-        "ledgers": {name: ledger.as_json() for name, ledger in outcome.ledgers.items()},
+        "ledger": outcome.ledger.as_json(),
         "stretches": [asdict(each) for each in outcome.stretches],
     }
 
 
 def show(outcome: Outcome, console: Console) -> None:
-    """Prints the table, the ratios with their verdicts, the ledgers and the setting."""
+    """Prints the table, the ratios with their verdicts, the ledger and the setting."""
     console.print(_table(outcome))
     for figure in outcome.figures:
         say(console, sentence(figure), STYLES[figure.verdict])
-    for line in _ledgers(outcome):
+    for line in _ledger(outcome):
         say(console, line, None if outcome.balances else "bold red")
     if not outcome.shape.judged:
         say(console, "a quick look: no goal was judged")
@@ -113,10 +113,11 @@ def _table(outcome: Outcome) -> Table:
     return table
 
 
-def _ledgers(outcome: Outcome) -> Iterator[str]:
-    for name, ledger in outcome.ledgers.items():
-        for account in ledger.accounts.values():
-            calls = ", ".join(f"{service} {account.calls[service]}" for service in SERVICES)
-            yield f"batching {name}: {account.orders} accepted, stored {dict(ledger.stored)}; calls: {calls}"
-        yield from (f"batching {name}: {problem}" for problem in ledger.problems)
-    yield "the ledgers balance" if outcome.balances else "THE LEDGERS DO NOT BALANCE"
+def _ledger(outcome: Outcome) -> Iterator[str]:
+    ledger = outcome.ledger
+    for name, account in ledger.accounts.items():
+        calls = ", ".join(f"{service} {account.calls[service]}" for service in SERVICES)
+        stored = dict(ledger.stored[name])
+        yield f"batching {name}: {account.orders} accepted, stored {stored}; calls: {calls}"
+    yield from (f"batching {problem}" for problem in ledger.problems)
+    yield "the ledger balances" if outcome.balances else "THE LEDGER DOES NOT BALANCE"

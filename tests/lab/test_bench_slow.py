@@ -202,7 +202,7 @@ def test_the_slow_command_explains_itself_and_refuses_nonsense(tmp_path: Path) -
 
 
 @pytest.mark.e2e
-def test_a_small_run_compares_both_conductors_in_every_scenario_and_the_ledgers_balance(
+def test_a_small_run_compares_both_conductors_in_every_scenario_and_the_ledger_balances(
     tmp_path: Path,
 ) -> None:
     small = ["--quick", "--seconds", "0.2", "--rate", "60", "--json", "--folder", str(tmp_path / "bench")]
@@ -211,10 +211,11 @@ def test_a_small_run_compares_both_conductors_in_every_scenario_and_the_ledgers_
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert (found["passed"], found["judged"]) == (True, False)
-    assert set(found["ledgers"]) == set(BATCHING)
-    for ledger in found["ledgers"].values():
-        assert ledger["balances"] is True
-        assert ledger["stored"]["completed"] == ledger["accounts"]["duet"]["orders"] > 0
+    ledger = found["ledger"]
+    assert ledger["balances"] is True
+    assert set(ledger["accounts"]) == set(BATCHING)
+    for name, account in ledger["accounts"].items():
+        assert ledger["stored"][name]["completed"] == account["orders"] > 0
     assert [row["scenario"] for row in found["medians"][::2]] == [scenario.name for scenario in SCENARIOS]
     slow = next(row for row in found["medians"] if row["scenario"] == "80 ms")
     assert slow["p50_ms"] > 80
