@@ -5,7 +5,7 @@ without, of one style, measured like any two arms; the figures of all ablations 
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lab.compare.arms import CHOREOGRAPHY, ORCHESTRATION, Arm
@@ -16,6 +16,8 @@ from lab.compare.windows import Window
 
 AS_IT_IS, WITHOUT = "as it is", "without"
 SERVICES = ("CHECKOUT", "EMAIL", "WAREHOUSE", "REWARDS")
+# As much as both with it and without it manage.
+BUSY = 300.0
 JUDGED = ("ack_p50", "completion_p50", "completion_p99", "cpu")
 
 
@@ -23,7 +25,8 @@ JUDGED = ("ack_p50", "completion_p50", "completion_p99", "cpu")
 class Ablation:
     """One part that can be left out, in which styles, and by which settings.
 
-    `early`: without it, orders are called completed before their effects are there.
+    `early`: without it, orders are called completed before their effects are there. `least_rate`: it does
+    something only under load, of at least so many orders a second.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Ablation:
     styles: tuple[str, ...]
     settings: Mapping[str, str]
     early: bool = False
+    least_rate: float = 0.0
 
 
 ABLATIONS = (
@@ -69,6 +73,7 @@ ABLATIONS = (
         "each command is a request of its own, and each event is published by itself",
         (ORCHESTRATION, CHOREOGRAPHY),
         {"CHECKOUT_BATCHING": "off"},
+        least_rate=BUSY,
     ),
     Ablation(
         "riding",
@@ -76,6 +81,7 @@ ABLATIONS = (
         "each outcome waits for a commit of its own before anybody hears of it",
         (ORCHESTRATION, CHOREOGRAPHY),
         {"CHECKOUT_OUTCOME_DELAY_S": "0"},
+        least_rate=BUSY,
     ),
     Ablation(
         "broker-sync",
@@ -144,14 +150,15 @@ async def measure_ablations(
 ) -> AsyncIterator[Ablated]:
     """Measure every ablation in each style that it concerns, all under `settings`. Raises `LabError`."""
     for ablation in ABLATIONS:
+        under = replace(load, rate=max(load.rate, ablation.least_rate))
         for style in ablation.styles:
             as_it_is = Arm(AS_IT_IS, style, settings or {})
             left_out = {**(settings or {}), **ablation.settings}
             without = Arm(WITHOUT, style, left_out, early=ablation.early)
             name = f"without {ablation.name} ({style})"
-            scenario = Scenario(name, "", "", (as_it_is, without), load, rounds, fresh=False)
+            scenario = Scenario(name, "", "", (as_it_is, without), under, rounds, fresh=False)
             windows = (await measure(rig, scenario, seed, advance, keep)).windows
-            yield Ablated(ablation, style, load, windows, _figures(windows))
+            yield Ablated(ablation, style, under, windows, _figures(windows))
 
 
 def _figures(windows: Sequence[Window]) -> list[Figure]:

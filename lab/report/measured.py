@@ -154,7 +154,12 @@ def ablation_section(compare: Comparison | None, lacks: str) -> Section:
     found = compare.ablations
     titles = {figure.slug: figure.title for each in found for figure in each.figures}
     rows = [
-        cells(f"without {each.title}", each.style, *(_ablated(each, slug) for slug in titles))
+        cells(
+            f"without {each.title}",
+            each.style,
+            number(each.rate),
+            *(_ablated(each, slug) for slug in titles),
+        )
         for each in found
     ]
     caption = "Ratio of without to as it is [interval]"
@@ -176,7 +181,7 @@ def ablation_section(compare: Comparison | None, lacks: str) -> Section:
         [
             Says([told]),
             Says(meant, listed=True),
-            Table(caption, ("part", "style", *titles.values()), rows, frozenset({0, 1})),
+            Table(caption, ("part", "style", "orders/s", *titles.values()), rows, frozenset({0, 1})),
             *pictures(*drawn),
             Says(sentences, listed=True, mark="small", folded=FOLDED),
         ],
