@@ -32,6 +32,7 @@ async def main() -> None:
             lambda commands: database.batch(issue_invoices, commands),
             max_items=MAX_GROUP,
             max_queue=MAX_QUEUE,
+            observe=metrics.batches.of("bills"),
             before=settings.simulated_wait,
         )
         stack.push_async_callback(bills.aclose)
