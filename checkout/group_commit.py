@@ -14,7 +14,7 @@ from typing import Any
 
 from checkout.entries import Entry, Written, write
 from checkout.leases import End
-from checkout.orders import CHOREOGRAPHY, Progress
+from checkout.orders import Progress
 from checkout.store import Accepted, Change, Placement
 from checkout.unwritten import Rider, Unwritten
 from checkout.watching import Watchers
@@ -165,9 +165,8 @@ class GroupCommit:
             rider.settle(result)
 
     def _accepted(self, placement: Placement, result: Written | Exception) -> None:
-        is_new = isinstance(result, Accepted) and result.progress is not None
-        if is_new and placement.order.style == CHOREOGRAPHY:
-            self.unwritten.know(placement.progress)
+        if isinstance(result, Accepted) and result.progress is not None:
+            self.unwritten.know(placement.order.style, result.progress)
 
     def _has_room(self) -> bool:
         return self._delay_s > 0 and len(self.unwritten) < MAX_QUEUE

@@ -90,8 +90,9 @@ class Journal:
         UnknownOrderError stands in the place of an outcome that belongs to no choreographed order; one that
         cannot be written has its exception, and costs the others nothing.
         """
-        unwritten = self._commits.unwritten
-        unread = sorted({each.order_id for each in outcomes if unwritten.known(each.order_id) is None})
+        known = self._commits.unwritten.known
+        heard_of = {outcome.order_id for outcome in outcomes}
+        unread = sorted(each for each in heard_of if known(each, CHOREOGRAPHY) is None)
         read = await self._database.batch(_choreographed, unread) if unread else ()
         found = dict(zip(unread, read, strict=True))
         heard = (self._hear(outcome, found.get(outcome.order_id)) for outcome in outcomes)
@@ -127,11 +128,11 @@ class Journal:
     async def claim(self, limits: Mapping[str, int], lease_s: float) -> list[tuple[Order, Progress]]:
         """Take due orders for `lease_s`; `limits` says how many at most, by style."""
         await self._commits.settle()  # an order whose pass has just ended may be due
-        return await self._database.write(lambda c: leases.claim(c, limits, lease_s))
+        return self._known(await self._database.write(lambda c: leases.claim(c, limits, lease_s)))
 
     async def claim_next(self, lease_s: float, style: str) -> list[tuple[Order, Progress]]:
         """Take the style's one order that falls due next, before its time."""
-        return await self._database.write(lambda c: leases.claim_next(c, lease_s, style))
+        return self._known(await self._database.write(lambda c: leases.claim_next(c, lease_s, style)))
 
     async def make_all_due(
         self, style: str | None = None, *, but_stamp: str = "", leased_too: bool = False
@@ -213,13 +214,18 @@ class Journal:
 
         await self._commits.settle()
         await self._database.write(work)
-        self._commits.unwritten.forget(order_id)
-        order, progress = await self.get(order_id)
+        order, progress = (await self._database.read(lambda c: store.load(c, [order_id])))[0]
+        self._commits.unwritten.changed(order.style, progress)
         self._watchers.tell(progress)
         return order, progress
 
+    def _known(self, claimed: list[tuple[Order, Progress]]) -> list[tuple[Order, Progress]]:
+        for order, progress in claimed:
+            self._commits.unwritten.know(order.style, progress)
+        return claimed
+
     def _hear(self, outcome: Outcome, read: Progress | Exception | None) -> asyncio.Future[Progress]:
-        known = self._commits.unwritten.known(outcome.order_id)
+        known = self._commits.unwritten.known(outcome.order_id, CHOREOGRAPHY)
         if known is None and isinstance(read, Progress):
             known = self._commits.unwritten.newest(read)
         if known is None:

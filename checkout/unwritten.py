@@ -12,7 +12,7 @@ from checkout.leases import End
 from checkout.orders import Progress
 from checkout.store import Change
 
-# Of choreographed orders, whose outcomes come one by one; of an older one the progress is read again.
+# Of unfinished orders, whose outcomes come one by one; of an older one the progress is read again.
 MAX_KNOWN = 20_000
 # More than come to their end while somebody works with what was seen of one before.
 MAX_FINISHED = 50_000
@@ -48,7 +48,8 @@ class Unwritten:
     def __init__(self) -> None:
         self._riders: dict[str, Rider] = {}
         self._newest: dict[str, Progress] = {}
-        self._known: dict[str, Progress] = {}
+        self._told: dict[str, Progress] = {}
+        self._known: dict[str, tuple[str, Progress]] = {}
         self._finished: dict[str, None] = {}
 
     def __len__(self) -> int:
@@ -65,43 +66,48 @@ class Unwritten:
         """When the oldest rider is due."""
         return next((rider.due_at for rider in self._riders.values()), None)
 
-    def know(self, progress: Progress) -> None:
-        """Keep a choreographed order's progress at hand, as it is in the database."""
+    def know(self, style: str, progress: Progress) -> None:
+        """Keep an unfinished order's progress at hand, as it is in the database."""
         self._known.pop(progress.order_id, None)
         if not progress.is_final:
-            self._known[progress.order_id] = progress
+            self._known[progress.order_id] = style, progress
             if len(self._known) > MAX_KNOWN:
                 del self._known[next(iter(self._known))]
+
+    def changed(self, style: str, progress: Progress) -> None:
+        """An order has been changed to this by another way: whoever goes on with it goes on from there."""
+        self._newest.pop(progress.order_id, None)
+        self._told.pop(progress.order_id, None)
+        self.know(style, progress)
 
     def is_sure(self, change: Change) -> bool:
         """Whether what a change starts from is the order's newest progress, as far as is known here."""
         newest = self._newest.get(change.order_id)
         return change.order_id not in self._finished if newest is None else newest is change.before
 
-    def known(self, order_id: str) -> Progress | None:
-        """A choreographed order's newest progress, if it is at hand."""
-        if order_id not in self._known:
-            return None
-        return self._newest.get(order_id) or self._known[order_id]
+    def known(self, order_id: str, style: str) -> Progress | None:
+        """The newest progress of an order of this style, if it is at hand."""
+        its_style, progress = self._known.get(order_id, ("", None))
+        return self._newest.get(order_id) or progress if its_style == style else None
 
     def forget(self, order_id: str) -> None:
-        """Somebody else has changed the order: what is at hand of it is not to be relied on."""
+        """What is at hand of an order is not to be relied on."""
         self._known.pop(order_id, None)
 
     def newest(self, before: Progress) -> Progress:
         """The newest progress of an order of which `before` was seen."""
-        newest = self._newest.get(before.order_id) or self._known.get(before.order_id)
+        newest = self._newest.get(before.order_id) or self._known.get(before.order_id, ("", None))[1]
         return before if newest is None or newest.version < before.version else newest
 
     def told(self, order_id: str) -> Progress | None:
-        """What has been told of an order and is not written yet."""
-        return self._newest.get(order_id)
+        """What has been told of an order that rides, or is being written."""
+        return self._told.get(order_id)
 
     def ride(self, change: Change, ripe_at: float, due_at: float) -> Rider:
         """Have a change ride; with what rides of its order already."""
         rider = self._rider(change.order_id, ripe_at, due_at)
         rider.change = rider.change.then(change) if rider.change else change
-        self._newest[change.order_id] = change.after
+        self._newest[change.order_id] = self._told[change.order_id] = change.after
         if change.after.is_final:  # nobody need take it up
             rider.end = None
         return rider
@@ -134,6 +140,9 @@ class Unwritten:
         order_id = change.order_id
         if self._newest.get(order_id) is change.after:
             del self._newest[order_id]
+        told = self._told.get(order_id)
+        if told is not None and told.version <= change.after.version:
+            del self._told[order_id]
         if progress is None:
             self.forget(order_id)
             return
@@ -146,7 +155,7 @@ class Unwritten:
     def learn(self, progress: Progress) -> None:
         """An order has come so far: what is at hand of it follows."""
         if progress.order_id in self._known:
-            self.know(progress)
+            self.know(self._known[progress.order_id][0], progress)
 
     def _rider(self, order_id: str, ripe_at: float, due_at: float) -> Rider:
         return self._riders.get(order_id) or self._riders.setdefault(order_id, Rider(ripe_at, due_at))

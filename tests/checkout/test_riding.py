@@ -291,3 +291,46 @@ def test_nobody_holds_back_more_than_a_queue(tmp_path: Path, monkeypatch: pytest
             assert await database.read(lambda c: c.scalar(text("SELECT count(*) FROM orders"))) == 3
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("style", ["orchestration", "choreography"])
+async def test_outcomes_that_come_far_apart_go_on_from_each_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch, style: str
+) -> None:
+    """What each was seen to start from is long written by then; nothing need be read for the next."""
+    monkeypatch.setattr(store, "_change_as_they_stand", None)
+    async with riding(database) as journal:
+        placed = await accepted(journal, style=style)
+        order_id = placed.order.order_id
+        for name in NAMES:
+            news = [success(order_id, name)]
+            heard = journal.hear(news) if style == "choreography" else journal.record(placed.progress, news)
+            hearing = asyncio.ensure_future(heard)
+            await eventually(lambda: journal._commits.unwritten.told(order_id))
+            await journal.census()
+            await hearing
+        assert (await on_disk(database, placed)).status is OrderStatus.COMPLETED
+
+
+async def test_a_failure_is_read_by_nobody_before_it_is_on_disk(database: Database) -> None:
+    async with riding(database) as journal:
+        placed = await accepted(journal)
+        order_id = placed.order.order_id
+        failing = asyncio.create_task(journal.record(placed.progress, [failure(order_id, "email")]))
+        await asyncio.sleep(0)
+        assert journal._commits.unwritten.told(order_id) is None
+        await failing
+
+
+async def test_a_pass_that_goes_on_after_a_retry_goes_on_from_there(database: Database) -> None:
+    async with riding(database) as journal:
+        placed = await accepted(journal)
+        order_id = placed.order.order_id
+        refused = [failure(order_id, "email"), *(success(order_id, name) for name in NAMES[1:])]
+        seen = await journal.record(placed.progress, refused)
+        await journal.retry(order_id)
+        done = await journal.record(seen, [success(order_id, "email")])
+        assert done.status is OrderStatus.COMPLETED
+        assert done.retries == 1
+        await journal.census()
+        assert await on_disk(database, placed) == done
