@@ -78,6 +78,7 @@ class Unwritten:
         """An order has been changed to this by another way: whoever goes on with it goes on from there."""
         self._newest.pop(progress.order_id, None)
         self._told.pop(progress.order_id, None)
+        self._note_end(progress)
         self.know(style, progress)
 
     def is_sure(self, change: Change) -> bool:
@@ -146,16 +147,19 @@ class Unwritten:
         if progress is None:
             self.forget(order_id)
             return
-        if progress.is_final:
-            self._finished[order_id] = None
-            if len(self._finished) > MAX_FINISHED:
-                del self._finished[next(iter(self._finished))]
+        self._note_end(progress)
         self.learn(progress)
 
     def learn(self, progress: Progress) -> None:
         """An order has come so far: what is at hand of it follows."""
         if progress.order_id in self._known:
             self.know(self._known[progress.order_id][0], progress)
+
+    def _note_end(self, progress: Progress) -> None:
+        if progress.is_final:
+            self._finished[progress.order_id] = None
+            if len(self._finished) > MAX_FINISHED:
+                del self._finished[next(iter(self._finished))]
 
     def _rider(self, order_id: str, ripe_at: float, due_at: float) -> Rider:
         return self._riders.get(order_id) or self._riders.setdefault(order_id, Rider(ripe_at, due_at))

@@ -334,3 +334,16 @@ async def test_a_pass_that_goes_on_after_a_retry_goes_on_from_there(database: Da
         assert done.retries == 1
         await journal.census()
         assert await on_disk(database, placed) == done
+
+
+async def test_a_pass_that_goes_on_after_an_order_was_abandoned_is_told_what_came_of_it(
+    database: Database,
+) -> None:
+    async with riding(database) as journal:
+        placed = await accepted(journal)
+        order_id = placed.order.order_id
+        await journal.abandon(order_id)
+        seen = await journal.record(placed.progress, [success(order_id, "email")])
+        assert seen == await on_disk(database, placed)
+        assert seen.steps["email"].status is StepStatus.SUCCEEDED
+        assert seen.steps["warehouse"].reason == "abandoned"
