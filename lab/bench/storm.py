@@ -7,6 +7,7 @@ is offered. It refuses to judge by that alone: in the end each order is reconcil
 """
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from lab.system import CONDUCTOR
 MOST_ATTEMPTS = 1.2  # of an order, at the service
 NEVER_SENT = "too-many-in-flight"  # counted as an attempt that ended so, though the service heard of none
 ORDERS = "ORDERS"
+LOOKS = 4  # at the metrics of a conductor that has much to do, five seconds each
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,15 @@ async def _told(trial: Trial) -> int:
     if trial.style == CHOREOGRAPHY:
         async with broker.connect(system) as jetstream:
             return await traffic.delivered(jetstream, ORDERS, STRUCK)
-    return calls_told((await fetch(system.port(CONDUCTOR), "/metrics")).body.decode(), STRUCK)
+    return calls_told(await _exposition(system.port(CONDUCTOR)), STRUCK)
+
+
+async def _exposition(port: int) -> str:
+    """The conductor's metrics, also where it is slow to tell them. Raises BenchError."""
+    for _ in range(LOOKS - 1):
+        with contextlib.suppress(BenchError):
+            return (await fetch(port, "/metrics")).body.decode()
+    return (await fetch(port, "/metrics")).body.decode()
 
 
 def calls_told(exposition: str, service: str) -> int:
