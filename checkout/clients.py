@@ -276,7 +276,7 @@ class ServiceClient:
     async def _caught(self, message: "_Message") -> Reply | Exception:
         try:
             return await self._tell_alone(message)
-        except CallError as error:
+        except Exception as error:  # it is this one's, and costs the others nothing
             return error
 
     async def _sent_together(self, path: str, messages: "Sequence[_Message]") -> "list[Reply | Exception]":
@@ -285,7 +285,10 @@ class ServiceClient:
         self._in_flight.inc()
         try:
             status, headers, body = await self._exchanger.post(
-                path + BATCH, content, self._settings.call_timeout_s, MAX_BATCH_REPLY_BYTES
+                path + BATCH,
+                content,
+                self._settings.call_timeout_s,
+                min(MAX_BATCH_REPLY_BYTES, len(messages) * MAX_REPLY_BYTES),
             )
             items = judge_batch(status, headers, body, len(messages))
         except NoBatchRouteError:
@@ -299,8 +302,8 @@ class ServiceClient:
         finally:
             self._in_flight.dec()
             self._seconds.observe(time.perf_counter() - started)
-        self._answers(well=True)
         results = [self._judged(message, item) for message, item in zip(messages, items, strict=True)]
+        self._answers(well=any(isinstance(result, Reply | RefusedError) for result in results))
         self._succeeded.inc(sum(isinstance(result, Reply) for result in results))
         return results
 

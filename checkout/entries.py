@@ -29,6 +29,9 @@ def write(connection: Connection, entries: Sequence[Entry]) -> list[Written]:
         for (at, _), each in zip(placements, accepted, strict=True):
             results[at] = each
         reach("checkout.before-accept-commit")
+    if changes and ends and connection.dialect.name == "postgresql":
+        # Each kind by itself takes its rows in one sequence, but not both together.
+        store.lock(connection, {entry.order_id for _, entry in changes} | {end.order_id for end in ends})
     if changes:
         changed = store.change(connection, [entry for _, entry in changes])
         for (at, _), progress in zip(changes, changed, strict=True):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from checkout.orders import Order, Outcome, StepStatus
@@ -111,6 +112,10 @@ def outcome_heard(channel: str, payload: bytes, at: datetime) -> Outcome:
     except ValidationError as exc:
         raise UnreadableOutcomeError(f"{exc.error_count()} things are not valid") from None
     told = event.data
+    try:
+        orjson.dumps(told.result)
+    except TypeError:  # an integer of more than 64 bits, say, which nobody could be shown
+        raise UnreadableOutcomeError("its result cannot be written as JSON") from None
     return Outcome(
         order_id=event.subject,
         step=channel.partition(".")[2],

@@ -27,6 +27,7 @@ log = logging.getLogger("checkout.journal")
 MAX_GROUP = 128
 MAX_RIDERS = 512  # in one commit
 MAX_QUEUE = 4_000
+CLOSING_TRIES = 3
 # What rides goes with another's commit after this share of its time: the outcomes of an order come together.
 RIPE = 0.25
 # For whoever wants all written that somebody may have been told of; then it is as it is.
@@ -55,8 +56,12 @@ class GroupCommit:
         self._delay_s = delay_s
         self.unwritten = Unwritten()
         self._group: Batcher[Submitted, Written] = Batcher(
-            self._write, max_items=MAX_GROUP, max_queue=MAX_QUEUE, observe=observe
+            self._write_what_waits, max_items=MAX_GROUP, max_queue=MAX_QUEUE, observe=observe
         )
+        # Where several write at once, no accept waits for an order that another process holds.
+        self._accepts = self._group
+        if database.dialect != "sqlite":
+            self._accepts = Batcher(self._write, max_items=MAX_GROUP, max_queue=MAX_QUEUE, observe=observe)
         self._timer: asyncio.TimerHandle | None = None
         self._writing: set[asyncio.Task[None]] = set()
 
@@ -64,13 +69,14 @@ class GroupCommit:
         """Write what has been submitted, and what rides; take no more."""
         if self._timer is not None:
             self._timer.cancel()
-        while len(self.unwritten):
+        for _ in range(CLOSING_TRIES):
             await self.settle()
+        await self._accepts.aclose()
         await self._group.aclose()
 
     async def accept(self, placement: Placement) -> Accepted:
         """Make one order durable, or find the order that its idempotency key stands for."""
-        accepted = await self._group.submit(placement)
+        accepted = await self._accepts.submit(placement)
         assert isinstance(accepted, Accepted)
         return accepted
 
@@ -83,7 +89,8 @@ class GroupCommit:
     def ride(self, change: Change) -> Rider:
         """Have a change written in time, and tell of it at once."""
         rider = self.unwritten.ride(change, *self._times())
-        self._watchers.tell(change.after)
+        assert rider.change is not None
+        self._watchers.tell(rider.change.after)
         self._arm()
         return rider
 
@@ -121,10 +128,14 @@ class GroupCommit:
         assert isinstance(progress, Progress)
         return progress
 
-    async def _write(self, submitted: Sequence[Submitted]) -> Sequence[Written | Exception]:
-        """Write what was submitted, and what is due of what rides."""
+    async def _write_what_waits(self, submitted: Sequence[Submitted]) -> Sequence[Written | Exception]:
+        """Write what was submitted, and what is ripe of what rides."""
         now = math.inf if _Wish.ALL in submitted else asyncio.get_running_loop().time()
-        riders = self.unwritten.take(now, MAX_RIDERS)
+        return await self._write(submitted, self.unwritten.take(now, MAX_RIDERS))
+
+    async def _write(
+        self, submitted: Sequence[Submitted], riders: Sequence[Rider] = ()
+    ) -> Sequence[Written | Exception]:
         # What rides of an order came after what was submitted of it.
         everything = (*submitted, *riders)
         parts = [_entries(each) for each in everything]
@@ -134,9 +145,12 @@ class GroupCommit:
                 await self._database.batch(write, entries) if entries else ()
             )
         except Exception as exc:
-            for each in everything:
-                if isinstance(each, Rider):
-                    self._settled(each, exc)
+            lost = [rider for rider in everything if isinstance(rider, Rider)]
+            for rider in lost:
+                self._settled(rider, exc)
+            if lost:
+                about = {"count": len(lost), "error": str(exc)}
+                log.warning("changes of orders are not written", extra=about)
             raise
         finally:
             self._arm()
@@ -145,6 +159,8 @@ class GroupCommit:
         for each, result in zip(everything, results, strict=True):
             if isinstance(each, Rider):
                 self._settled(each, result)
+                if isinstance(result, Exception):
+                    log.warning("a change of an order cannot be written", extra={"error": str(result)})
             elif isinstance(each, Placement):
                 self._accepted(each, result)
         return results[: len(submitted)]
@@ -152,16 +168,14 @@ class GroupCommit:
     def _settled(self, rider: Rider, result: Written | Exception) -> None:
         """One rider has been written, or could not be: tell whom it concerns."""
         # Told from here, not by the caller: a pass whose time runs out during the commit tells nobody.
-        if rider.change is None:
-            return
         if isinstance(result, Progress):
-            self.unwritten.written(rider.change, result)
+            self.unwritten.written(rider, result)
             self._watchers.tell(result)
             rider.settle(result)
-        else:
-            assert isinstance(result, Exception)
-            self.unwritten.written(rider.change, None)
-            log.warning("an outcome is not written", extra={"order_id": rider.change.order_id})
+            return
+        self.unwritten.written(rider, None)
+        if rider.change is not None and isinstance(result, Exception):
+            self._watchers.take_back(rider.change.before)
             rider.settle(result)
 
     def _accepted(self, placement: Placement, result: Written | Exception) -> None:

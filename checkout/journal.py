@@ -64,7 +64,8 @@ class Journal:
     async def record(self, before: Progress, outcomes: Sequence[Outcome]) -> Progress:
         """Take note of outcomes of one order; its progress then. `before` is what was last seen of it.
 
-        It returns at once if all that they say is that something is done, else once it is on disk.
+        It returns at once if all that they say is that something is done, and there is room for it to ride;
+        else once it is on disk.
         """
         urgent = not all(outcome.status in DONE for outcome in outcomes)
         return await self._note(before, lambda seen: reduce(orders.advance, outcomes, seen), urgent=urgent)
@@ -128,11 +129,11 @@ class Journal:
     async def claim(self, limits: Mapping[str, int], lease_s: float) -> list[tuple[Order, Progress]]:
         """Take due orders for `lease_s`; `limits` says how many at most, by style."""
         await self._commits.settle()  # an order whose pass has just ended may be due
-        return self._known(await self._database.write(lambda c: leases.claim(c, limits, lease_s)))
+        return self._learnt(await self._database.write(lambda c: leases.claim(c, limits, lease_s)))
 
     async def claim_next(self, lease_s: float, style: str) -> list[tuple[Order, Progress]]:
         """Take the style's one order that falls due next, before its time."""
-        return self._known(await self._database.write(lambda c: leases.claim_next(c, lease_s, style)))
+        return self._learnt(await self._database.write(lambda c: leases.claim_next(c, lease_s, style)))
 
     async def make_all_due(
         self, style: str | None = None, *, but_stamp: str = "", leased_too: bool = False
@@ -204,22 +205,22 @@ class Journal:
     async def _change(
         self, order_id: str, rule: Callable[[Progress, datetime], Progress]
     ) -> tuple[Order, Progress]:
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> tuple[Order, Progress]:
             before = store.progress_of(connection, [order_id], lock=True)
             if order_id not in before:
                 raise UnknownOrderError(order_id)
             after = rule(before[order_id], datetime.now(UTC))
             store.replace_progress(connection, before[order_id], after)
             leases.make_due_again(connection, after)
+            return store.load(connection, [order_id])[0]
 
         await self._commits.settle()
-        await self._database.write(work)
-        order, progress = (await self._database.read(lambda c: store.load(c, [order_id])))[0]
+        order, progress = await self._database.write(work)
         self._commits.unwritten.changed(order.style, progress)
         self._watchers.tell(progress)
         return order, progress
 
-    def _known(self, claimed: list[tuple[Order, Progress]]) -> list[tuple[Order, Progress]]:
+    def _learnt(self, claimed: list[tuple[Order, Progress]]) -> list[tuple[Order, Progress]]:
         for order, progress in claimed:
             self._commits.unwritten.know(order.style, progress)
         return claimed
@@ -233,7 +234,7 @@ class Journal:
             unknown: asyncio.Future[Progress] = asyncio.get_running_loop().create_future()
             unknown.set_exception(why)
             return unknown
-        change = _change(known, lambda seen: orders.advance(seen, outcome))
+        change = _change_by(known, lambda seen: orders.advance(seen, outcome))
         if outcome.status not in DONE or not self._commits.may_ride(change):
             return asyncio.ensure_future(self._commits.change(change))
         waiting = self._commits.ride(change).written
@@ -243,14 +244,15 @@ class Journal:
     async def _note(
         self, before: Progress, rule: Callable[[Progress], Progress], *, urgent: bool = False
     ) -> Progress:
-        change = _change(self._commits.unwritten.newest(before), rule)
+        change = _change_by(self._commits.unwritten.newest(before), rule)
         if urgent or not self._commits.may_ride(change):
             return await self._commits.change(change)
-        self._commits.ride(change)
-        return change.after
+        riding = self._commits.ride(change).change
+        assert riding is not None
+        return riding.after
 
 
-def _change(before: Progress, rule: Callable[[Progress], Progress]) -> Change:
+def _change_by(before: Progress, rule: Callable[[Progress], Progress]) -> Change:
     return Change(before, rule(before), rule)
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 MAX_SLUG = 300
 SUCCESS_STATUSES = frozenset({200, 201})
 BATCH_STATUS = 200
+MIN_STATUS, MAX_STATUS = 100, 599
 NO_ROUTE_STATUSES = frozenset({404, 405})
 TOO_LARGE = 413
 RETRIED_STATUSES = frozenset({408, 425, 429})
@@ -87,7 +88,7 @@ def judge_batch(status: int, headers: Mapping[str, str], body: bytes, count: int
 def judge_item(service: str, item: Any, reply: type[Reply]) -> Reply:
     """The reply to one command of a batch, as `judge` has it. Raises what that raises."""
     status = item.get("status") if isinstance(item, dict) else None
-    if not isinstance(status, int):
+    if type(status) is not int or not MIN_STATUS <= status <= MAX_STATUS:
         raise TroubleError("reply-wrong-shape")
     if status in SUCCESS_STATUSES:
         return _valid(item.get("body"), reply)

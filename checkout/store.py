@@ -58,9 +58,10 @@ class Change:
         return self.before.order_id
 
     def then(self, following: "Change") -> "Change":
-        """Both as one; `following` starts where this ends."""
+        """Both as one. `following` need not have seen this."""
         first, second = self.rule, following.rule
-        return Change(self.before, following.after, lambda seen: second(first(seen)))
+        after = following.after if following.before is self.after else second(self.after)
+        return Change(self.before, after, lambda seen: second(first(seen)))
 
 
 # Built once: it takes as long as to run them.
@@ -153,6 +154,12 @@ def progress_of(
         query = query.where(orders.c.style == style)
     rows = connection.execute(query.with_for_update() if lock else query)
     return {row.order_id: progress_in(row) for row in rows}
+
+
+def lock(connection: Connection, order_ids: Iterable[str]) -> None:
+    """Keep others from changing these orders. All at once, in the sequence that everybody takes them in."""
+    query = select(orders.c.order_id).where(orders.c.order_id.in_(sorted(order_ids)))
+    connection.execute(query.order_by(orders.c.order_id).with_for_update())
 
 
 def versions_of(connection: Connection, order_ids: Iterable[str]) -> dict[str, int]:

@@ -6,6 +6,7 @@ comes of the same order meanwhile is written with it. Refuses to do any I/O: the
 """
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 
 from checkout.leases import End
@@ -20,7 +21,7 @@ MAX_FINISHED = 50_000
 
 @dataclass(eq=False)
 class Rider:
-    """What is to be written of one order; `written` want to hear of it.
+    """What is to be written of one order; `written` want to hear of it. An urgent one waits for nobody.
 
     By the loop's clock it goes with anybody's commit from `ripe_at` on, and at `due_at` by one of its own.
     """
@@ -30,6 +31,7 @@ class Rider:
     change: Change | None = None
     end: End | None = None
     written: list[asyncio.Future[Progress]] = field(default_factory=list)
+    is_urgent: bool = False
 
     def settle(self, result: Progress | Exception) -> None:
         """Tell who waits what the order has come to, or why it could not be written."""
@@ -43,7 +45,7 @@ class Rider:
 
 
 class Unwritten:
-    """By order: what rides, oldest first, and the newest progress that anybody here has been told."""
+    """By order: what rides, oldest first, and the newest progress that anything here has come to."""
 
     def __init__(self) -> None:
         self._riders: dict[str, Rider] = {}
@@ -51,6 +53,8 @@ class Unwritten:
         self._told: dict[str, Progress] = {}
         self._known: dict[str, tuple[str, Progress]] = {}
         self._finished: dict[str, None] = {}
+        self._urgent: Counter[str] = Counter()
+        self._in_hand = 0
 
     def __len__(self) -> int:
         """How many orders have something that rides."""
@@ -58,8 +62,8 @@ class Unwritten:
 
     @property
     def is_empty(self) -> bool:
-        """Whether all that anybody has been told is written."""
-        return not self._riders and not self._newest
+        """Whether all is written: what rode, and what anybody has been told."""
+        return not self._riders and not self._newest and not self._in_hand
 
     @property
     def next_due_at(self) -> float | None:
@@ -67,8 +71,10 @@ class Unwritten:
         return next((rider.due_at for rider in self._riders.values()), None)
 
     def know(self, style: str, progress: Progress) -> None:
-        """Keep an unfinished order's progress at hand, as it is in the database."""
-        self._known.pop(progress.order_id, None)
+        """Keep an unfinished order's progress at hand, as the database has it; never an older one."""
+        _, known = self._known.pop(progress.order_id, ("", None))
+        if known is not None and known.version > progress.version:
+            progress = known
         if not progress.is_final:
             self._known[progress.order_id] = style, progress
             if len(self._known) > MAX_KNOWN:
@@ -82,7 +88,12 @@ class Unwritten:
         self.know(style, progress)
 
     def is_sure(self, change: Change) -> bool:
-        """Whether what a change starts from is the order's newest progress, as far as is known here."""
+        """Whether a change starts from the order's newest progress, as far as is known here.
+
+        Not while an urgent one is being written: nobody is to be told of that yet.
+        """
+        if self._urgent[change.order_id]:
+            return False
         newest = self._newest.get(change.order_id)
         return change.order_id not in self._finished if newest is None else newest is change.before
 
@@ -108,8 +119,8 @@ class Unwritten:
         """Have a change ride; with what rides of its order already."""
         rider = self._rider(change.order_id, ripe_at, due_at)
         rider.change = rider.change.then(change) if rider.change else change
-        self._newest[change.order_id] = self._told[change.order_id] = change.after
-        if change.after.is_final:  # nobody need take it up
+        self._newest[change.order_id] = self._told[change.order_id] = rider.change.after
+        if rider.change.after.is_final:  # nobody need take it up
             rider.end = None
         return rider
 
@@ -124,7 +135,9 @@ class Unwritten:
         order_id = change.order_id
         hurried = self._riders.pop(order_id, Rider(0.0, 0.0))
         hurried.change = hurried.change.then(change) if hurried.change else change
-        self._newest[order_id] = change.after
+        hurried.is_urgent = True
+        self._urgent[order_id] += 1
+        self._newest[order_id] = hurried.change.after
         return hurried
 
     def take(self, now: float, limit: int) -> list[Rider]:
@@ -134,11 +147,18 @@ class Unwritten:
             if rider.ripe_at > now or len(ripe) == limit:
                 break
             ripe.append(order_id)
+        self._in_hand += len(ripe)
         return [self._riders.pop(order_id) for order_id in ripe]
 
-    def written(self, change: Change, progress: Progress | None) -> None:
-        """A change has been written, and this is what the order came to; None: it could not be."""
-        order_id = change.order_id
+    def written(self, rider: Rider, progress: Progress | None) -> None:
+        """A rider's change has been written, and this is what the order came to; None: it could not be."""
+        if rider.is_urgent:
+            self._end_urgency(rider)
+        else:
+            self._in_hand -= 1
+        if rider.change is None:
+            return
+        change, order_id = rider.change, rider.change.order_id
         if self._newest.get(order_id) is change.after:
             del self._newest[order_id]
         told = self._told.get(order_id)
@@ -154,6 +174,12 @@ class Unwritten:
         """An order has come so far: what is at hand of it follows."""
         if progress.order_id in self._known:
             self.know(self._known[progress.order_id][0], progress)
+
+    def _end_urgency(self, rider: Rider) -> None:
+        assert rider.change is not None
+        self._urgent[rider.change.order_id] -= 1
+        if not self._urgent[rider.change.order_id]:
+            del self._urgent[rider.change.order_id]
 
     def _note_end(self, progress: Progress) -> None:
         if progress.is_final:

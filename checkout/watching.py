@@ -34,6 +34,12 @@ class Watch:
             if progress.is_final:
                 self._end_waiting()
 
+    def take_back(self, progress: Progress) -> None:
+        """What was told since this was not to be: it is the newest again."""
+        if self.progress is not None and self.progress.version > progress.version:
+            self.progress = progress
+            self._changed.set()
+
     def close(self) -> None:
         """No more news will come: the process is about to stop."""
         self.closed = True
@@ -110,8 +116,13 @@ class Watchers:
         finally:
             self._waiting -= 1
 
+    def take_back(self, progress: Progress) -> None:
+        """What has been told of an order since this could not be written."""
+        for watch in self._watches.get(progress.order_id, ()):
+            watch.take_back(progress)
+
     def tell(self, progress: Progress) -> None:
-        """Pass on an order's committed progress."""
+        """Pass on an order's progress."""
         for watch in self._watches.get(progress.order_id, ()):
             watch.tell(progress)
 

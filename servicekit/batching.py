@@ -94,7 +94,7 @@ class Batcher(Generic[T, R]):
             await self._before()
         (result,) = await self._queue([item])
         if isinstance(result, Exception):
-            raise result
+            raise result.with_traceback(None)  # others raise the same one
         return result
 
     async def submit_all(self, items: Sequence[T]) -> Sequence[R | Exception]:
@@ -179,8 +179,8 @@ class Batcher(Generic[T, R]):
 
     async def _run(self, lots: Sequence[_Lot[T, R]]) -> None:
         items = [item for lot in lots for item in lot.items]
-        self._observe(len(items), asyncio.get_running_loop().time() - lots[0].since)
         try:
+            self._observe(len(items), asyncio.get_running_loop().time() - lots[0].since)
             results = await self._results(items)
         except asyncio.CancelledError:  # the loop is ending: nobody may wait for ever
             for lot in lots:

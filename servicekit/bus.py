@@ -26,8 +26,6 @@ MAX_ACK_PENDING = 1_000
 MAX_PAGES = 100
 DIFFERENT_STREAM_EXISTS = 10058
 COMMIT = "Nats-Batch-Commit"
-# Of nats-server: the stream does not allow it.
-ATOMIC_PUBLISH_DISABLED = 10174
 # What the broker takes in a batch.
 MAX_TOGETHER = 1_000
 
@@ -124,6 +122,8 @@ class Bus:
         To a broker that knows no atomic batches (nats-server before 2.12) they go one by one.
         Raises BusUnavailableError; any of them may be stored all the same.
         """
+        if len(payloads) > MAX_TOGETHER:
+            raise ValueError(f"{len(payloads)} messages at once: at most {MAX_TOGETHER}")
         if len(payloads) > 1 and self._atomic:
             last = await self._publish_atomically(subject, payloads, timeout_s)
             if last is not None:
@@ -137,14 +137,15 @@ class Bus:
     ) -> Published | None:
         """Where the last message is; None if the broker takes no such batch. Its source: NATS ADR-50."""
         link, batch = self._links.link, secrets.token_hex(12)
-        for number, payload in enumerate(payloads[:-1], 1):
-            await link.send(subject, payload, headers=_batch_headers(batch, number))
-        headers = {**_batch_headers(batch, len(payloads)), COMMIT: "1"}
         try:
-            stored = await link.ask(subject, payloads[-1], timeout_s, headers)
-        except RefusedError as exc:
-            if exc.code != ATOMIC_PUBLISH_DISABLED:
-                raise
+            async with asyncio.timeout(timeout_s):
+                for number, payload in enumerate(payloads[:-1], 1):
+                    await link.send(subject, payload, headers=_batch_headers(batch, number))
+                headers = {**_batch_headers(batch, len(payloads)), COMMIT: "1"}
+                stored = await link.ask(subject, payloads[-1], timeout_s, headers)
+        except TimeoutError:
+            raise BusUnavailableError(link.silence(f"no answer within {timeout_s:g} s")) from None
+        except RefusedError:  # nothing of it is stored: the stream takes no batches, or no more of them now
             return None
         if stored.get("count") != len(payloads):  # it has stored them one by one, and told of the last
             self._atomic = False

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from servicekit.auth import Authenticator
 from servicekit.problems import Catalogue
 from servicekit.shortcut import add_shortcut
-from servicekit.web import BEARER, answers, as_problem
+from servicekit.web import BEARER, answers, as_problem, invalid_body
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ def _told(commands: Commands[C, R], result: R | Exception, catalogue: Catalogue)
     try:
         answer = commands.answer(result)
     except Exception as exc:
-        problem = as_problem(exc)
+        problem = invalid_body(exc) if exc is result and isinstance(exc, ValidationError) else as_problem(exc)
         if problem.slug == "internal-error":
             log.error("a command could not be carried out", exc_info=exc)
         document = catalogue.document(

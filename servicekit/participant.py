@@ -176,12 +176,14 @@ class Participant(Generic[M]):
     async def _settle_all(self, results: Sequence[tuple[Heard[M], Result | Exception]]) -> list[Exception]:
         done = [(heard, result) for heard, result in results if isinstance(result, Done)]
         rest = [(heard, result) for heard, result in results if not isinstance(result, Done)]
-        told = self._tell_all(done) if done else None
-        settled = await asyncio.gather(*(self._settle(heard, result) for heard, result in rest))
-        return [trouble for trouble in settled if trouble is not None] + (await told if told else [])
+        settling = asyncio.gather(*(self._settle(heard, result) for heard, result in rest))
+        untold, settled = await asyncio.gather(self._tell_all(done), settling)
+        return [*untold, *(trouble for trouble in settled if trouble is not None)]
 
     async def _tell_all(self, done: Sequence[tuple[Heard[M], Done]]) -> list[Exception]:
         """Tell of results in one go, and be done with their events; the troubles that kept any from that."""
+        if not done:
+            return []
         reports = [outcome_reported(self._name, result.outcome, heard.retry) for heard, result in done]
         try:
             await self._bus.publish_all(outcome_channel(self._name), reports, TELL_TIMEOUT_S)

@@ -174,8 +174,6 @@ def as_problem(exc: Exception) -> ProblemError:
         return ProblemError(exc.slug, str(exc))
     if isinstance(exc, RequestValidationError):
         return _invalid(exc.errors())
-    if isinstance(exc, ValidationError):
-        return _invalid([{**error, "loc": ("body", *error["loc"])} for error in exc.errors()])
     if isinstance(exc, StorageUnavailableError):
         log.warning("storage unavailable", extra={"error": str(exc)})
         return ProblemError("storage-unavailable", "The database is not available.")
@@ -192,6 +190,11 @@ def _methods(app: FastAPI, request: Request) -> list[str]:
     # The first that fits by its path is the one that the document names (`/a/lookup` before `/a/{id}`).
     path = next((route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE), None)
     return sorted({name for route in routes if route.path == path for name in route.methods or ()})
+
+
+def invalid_body(exc: ValidationError) -> ProblemError:
+    """The problem of a body that is not as its model has it."""
+    return _invalid([{**error, "loc": ("body", *error["loc"])} for error in exc.errors()])
 
 
 def _invalid(errors: Sequence[Mapping[str, Any]]) -> ProblemError:

@@ -11,15 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from checkout import group_commit, store
+from checkout import entries, group_commit, store
 from checkout.group_commit import GroupCommit
 from checkout.journal import Journal
+from checkout.leases import End
 from checkout.orders import Emission, OrderStatus, Outcome, Progress, StepStatus
 from checkout.store import Placement, load
 from checkout.watching import Watchers
 from servicekit.db import Database, StorageUnavailableError
 from servicekit.migrate import migrate
-from tests.checkout.placements import NAMES, NOW, failure, finish, placement, success, up_to
+from tests.checkout.placements import NAMES, NOW, change, failure, finish, placement, success, up_to
 from tests.checkout.world import PACKAGE, eventually
 
 # Longer than any test: what rides is written with something else, or at the end.
@@ -116,7 +117,10 @@ async def test_what_has_ridden_for_a_while_goes_with_the_next_order(
     async with riding(database) as journal:
         placed = await accepted(journal)
         done = await finish(journal, placed)
-        await accepted(journal)
+        # Where several write at once, accepts have commits of their own: what waits goes with changes.
+        other = await accepted(journal)
+        if database.dialect != "sqlite":
+            await journal.record(other.progress, [failure(other.order.order_id, "email")])
         assert await on_disk(database, placed) == done
 
 
@@ -347,3 +351,79 @@ async def test_a_pass_that_goes_on_after_an_order_was_abandoned_is_told_what_cam
         assert seen == await on_disk(database, placed)
         assert seen.steps["email"].status is StepStatus.SUCCEEDED
         assert seen.steps["warehouse"].reason == "abandoned"
+
+
+async def test_a_failure_that_is_not_on_disk_yet_is_told_by_nothing_that_comes_after_it(
+    database: Database,
+) -> None:
+    watchers = Watchers()
+    journal = Journal(database, watchers, delay_s=NEVER_S)
+    placed = await accepted(journal)
+    order_id = placed.order.order_id
+    with watchers.watching(order_id) as watch:
+        failing = asyncio.create_task(journal.record(placed.progress, [failure(order_id, "email")]))
+        await asyncio.sleep(0)
+        done = asyncio.create_task(journal.record(placed.progress, [success(order_id, "warehouse")]))
+        await asyncio.sleep(0)
+        assert (watch.progress, journal._commits.unwritten.told(order_id)) == (None, None)
+        await asyncio.gather(failing, done)
+        assert watch.progress == await on_disk(database, placed)
+    await journal.aclose()
+
+
+async def test_what_was_told_and_could_not_be_written_is_taken_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watchers = Watchers()
+    journal = Journal(database, watchers, delay_s=0.002)
+    placed = await accepted(journal)
+    order_id = placed.order.order_id
+    with watchers.watching(order_id) as watch:
+        watch.tell(placed.progress)
+
+        async def full(*_: Any) -> None:
+            raise StorageUnavailableError("disk full")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(database, "batch", full)
+            await journal.record(placed.progress, [success(order_id, name) for name in NAMES[:2]])
+            assert watch.progress is not placed.progress
+            await eventually(lambda: watch.progress == placed.progress)
+        _, abandoned = await journal.abandon(order_id)  # whose version is less than what had been told
+        assert watch.progress == abandoned
+    await journal.aclose()
+
+
+async def test_a_change_adds_to_another_that_it_has_not_seen() -> None:
+    placed = placement()
+    order_id = placed.order.order_id
+    one, other = (change(placed.progress, success(order_id, name)) for name in NAMES[:2])
+    both = one.then(other)
+    assert both.after == both.rule(both.before)
+    assert [both.after.steps[name].is_final for name in NAMES] == [True, True, False]
+
+
+async def test_a_reader_waits_for_the_end_of_a_pass_that_is_being_written(database: Database) -> None:
+    async with riding(database, delay_s=0.004) as journal:
+        placed = await accepted(journal)
+        await journal.end_pass(placed.order.order_id, 600)
+        unwritten = journal._commits.unwritten
+        await eventually(lambda: not len(unwritten))
+        assert await journal.make_all_due() == 1
+
+
+async def test_changes_and_ends_of_several_orders_meet_in_no_ring(postgres_url: str) -> None:
+    """Two replicas have each emitted the order of which the other hears."""
+    migrate(PACKAGE, postgres_url)
+    async with Database(postgres_url, timeout_s=5) as one, Database(postgres_url, timeout_s=5) as other:
+        for _ in range(20):
+            first, second = placement(style="choreography"), placement(style="choreography")
+            await one.batch(entries.write, [first, second])
+            groups = [
+                [change(a.progress, success(a.order.order_id, "email")), End(b.order.order_id, 1.0)]
+                for a, b in ((first, second), (second, first))
+            ]
+            pairs = zip((one, other), groups, strict=True)
+            written = [each.batch(entries.write, group) for each, group in pairs]
+            async with asyncio.timeout(0.9):  # before the database would see a deadlock
+                await asyncio.gather(*written)
