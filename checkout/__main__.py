@@ -143,6 +143,7 @@ def resumer_for(
     }
     resumer = Resumer(journal, passes, performers, settings, is_failing, alone=alone)
     passes.on_room = resumer.kick
+    passes.wait_s["orchestration"] = lambda: max(client.wait_s for client in clients.values())
     for client in clients.values():
         client.on_recovery = partial(resumer.recovered, "orchestration")
     broker.on_return = partial(resumer.recovered, "choreography")

@@ -45,7 +45,7 @@ class Choreography:
         """Accept one order and start its performance; whoever wants the outcome watches the order."""
         # Accept: nobody hears of the order before it is on disk.
         progress = first_progress(order, first_steps(self.participants.known() if self.timeline else ()))
-        with self.passes.admission() as admission:
+        with self.passes.admission(order.style) as admission:
             accepted = await self.journal.accept(Placement(order, progress, self.lease_s, key, fingerprint))
 
             # Perform: the event is emitted. What brings no outcome is taken up by a later pass.

@@ -52,6 +52,8 @@ MAX_BACKOFF_S = 2.0
 # A service that nobody listens for is failing at once, any other after so many failures in a row, and so long
 # without an answer.
 FAILING_AFTER = 5
+# What the last answer counts for, of how long a service takes.
+LATENCY_SHARE = 0.2
 FAILING_AFTER_S = 3.0
 
 
@@ -139,8 +141,17 @@ class ServiceClient:
         self._seconds = metrics.seconds.labels(name)
         self._succeeded = metrics.attempts.labels(name, "succeeded")
         self._observe = observe
+        self._latency_s = 0.0
         self._batches: dict[str, Batcher[_Message, Reply]] = {}  # by path
         self._no_batches_until: dict[str, float] = {}
+
+    @property
+    def wait_s(self) -> float:
+        """For how many seconds, about, one more command would wait for its turn at the service."""
+        commands = sum(len(batches) + batches.in_hand for batches in self._batches.values())
+        most = self._settings.max_in_flight
+        # Little's law: with so many in hand, so many are answered in the time that one takes.
+        return commands * self._latency_s / most if commands > most else 0.0
 
     async def tell(
         self,
@@ -227,6 +238,7 @@ class ServiceClient:
                 max_weight=MAX_BATCH_BYTES,
                 weigh=lambda message: len(message.content),
                 in_flight=self._settings.batches_in_flight,
+                max_in_hand=self._settings.max_in_flight,
                 young_s=self._settings.batch_young_s,
                 observe=self._observe,
             )
@@ -244,6 +256,7 @@ class ServiceClient:
             )
             result = _checked(message, judge(self.name, status, headers, body, message.reply))
             outcome = "succeeded"
+            self._note_latency(time.perf_counter() - started)
             self._answers(well=True)
             return result
         except CallError as error:
@@ -303,6 +316,7 @@ class ServiceClient:
             self._in_flight.dec()
             self._seconds.observe(time.perf_counter() - started)
         results = [self._judged(message, item) for message, item in zip(messages, items, strict=True)]
+        self._note_latency(time.perf_counter() - started)
         self._answers(well=any(isinstance(result, Reply | RefusedError) for result in results))
         self._succeeded.inc(sum(isinstance(result, Reply) for result in results))
         return results
@@ -326,6 +340,9 @@ class ServiceClient:
         (
             self._succeeded if outcome == "succeeded" else self._metrics.attempts.labels(self.name, outcome)
         ).inc()
+
+    def _note_latency(self, seconds: float) -> None:
+        self._latency_s += LATENCY_SHARE * (seconds - self._latency_s)
 
     def _answers(self, *, well: bool, gone: bool = False) -> None:
         # One order that always fails beside others that succeed is no failing service.

@@ -57,7 +57,7 @@ class Orchestration:
         """Accept one order and start its performance; whoever wants the outcome watches the order."""
         # Accept: nobody hears of the order before it is on disk.
         progress = first_progress(order, first_steps(order))
-        with self.passes.admission() as admission:
+        with self.passes.admission(order.style) as admission:
             accepted = await self.journal.accept(Placement(order, progress, self.lease_s, key, fingerprint))
 
             # Perform: the conductor calls. What does not get through now is taken up by a later pass.

@@ -64,11 +64,18 @@ class Passes:
         self._admitted = 0
         self._closed = False
         self.on_room: Callable[[], None] = lambda: None
+        # By style: for how long one more order would wait for its turn.
+        self.wait_s: dict[str, Callable[[], float]] = {}
 
     @contextmanager
-    def admission(self) -> Iterator[Admission]:
-        """A place for one more first pass. Raises ProblemError("overloaded") if there is none."""
-        limit = self._settings.max_first_passes
+    def admission(self, style: str) -> Iterator[Admission]:
+        """A place for one more first pass. Raises ProblemError("overloaded") if there is none.
+
+        Nor is there one if it would wait too long for what the style depends on.
+        """
+        limit, wait_s = self._settings.max_first_passes, self.wait_s.get(style, lambda: 0.0)()
+        if wait_s > self._settings.max_service_wait_s:
+            raise ProblemError("overloaded", f"A service is {wait_s:.1f} s behind with its orders.")
         if self._closed or self._admitted + len(self._running["first"]) >= limit:
             raise ProblemError("overloaded", f"{limit} orders are being worked on already.")
         self._admitted += 1

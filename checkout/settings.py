@@ -18,6 +18,7 @@ class Settings(ServiceSettings):
     company while the newest request to the service is younger than `batch_young_s`.
     `outcome_delay_s`: for how long an outcome that needs no disk may wait for a commit that goes anyway; with
     0 each waits for the disk before anybody hears of it.
+    `max_service_wait_s`: no order is accepted that would wait longer for its turn at a service.
     `http_pool`: `httpx` is for measuring what the client's own pool costs; it leaks connections.
     """
 
@@ -58,6 +59,7 @@ class Settings(ServiceSettings):
     outcome_delay_s: float = Field(0.02, ge=0, le=1)
     http_pool: Literal["aiohttp", "httpx"] = "aiohttp"
     slot_timeout_s: float = Field(1.0, gt=0, le=10)
+    max_service_wait_s: float = Field(2.0, gt=0, le=60)
     retry_budget_ratio: float = Field(0.2, ge=0, le=1)
     retry_budget_floor_per_s: float = Field(10.0, ge=0)
 

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -45,8 +46,9 @@ class Batcher(Generic[T, R]):
     `handle` returns one result, or one exception, for each item, in order. If it raises, every item of
     the batch gets that exception. `before`, if given, is awaited for each item on its own, before it queues.
 
-    Up to `in_flight` batches are handled at once. Where there may be several, an item waits for company only
-    while the newest of them is younger than `young_s`: one that takes long holds nobody up.
+    Up to `in_flight` batches are handled at once, of up to `max_in_hand` items together. Where there may be
+    several, an item waits for company only while the newest of them is younger than `young_s`: one that takes
+    long holds nobody up.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Batcher(Generic[T, R]):
         max_weight: int | None = None,
         weigh: Callable[[T], int] = lambda item: 0,
         in_flight: int = 1,
+        max_in_hand: int | None = None,
         young_s: float = 0.0,
         observe: Observe = ignore,
         before: Callable[[], Awaitable[None]] | None = None,
@@ -68,6 +71,8 @@ class Batcher(Generic[T, R]):
         self._max_weight = max_weight
         self._weigh = weigh
         self._in_flight = in_flight
+        self._max_in_hand = max_in_hand
+        self._in_hand = 0
         self._young_s = young_s
         self._observe = observe
         self._before = before
@@ -82,6 +87,11 @@ class Batcher(Generic[T, R]):
     def __len__(self) -> int:
         """How many items wait for the next batch."""
         return self._queued
+
+    @property
+    def in_hand(self) -> int:
+        """How many items are in batches that are being handled."""
+        return self._in_hand
 
     async def submit(self, item: T) -> R:
         """Put one item into the next batch and wait for its own result.
@@ -134,7 +144,7 @@ class Batcher(Generic[T, R]):
 
     def _start_soon(self) -> None:
         """Start what may start, at the end of this turn of the loop: whoever comes in it is in the batch."""
-        if not self._looks_soon and len(self._running) < self._in_flight:
+        if not self._looks_soon and self._has_room():
             self._looks_soon = True
             asyncio.get_running_loop().call_soon(self._start)
 
@@ -143,15 +153,21 @@ class Batcher(Generic[T, R]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._waiting and len(self._running) < self._in_flight:
+        while self._waiting and self._has_room():
             wait_s = self._wait_s()
             if wait_s > 0:
                 self._timer = asyncio.get_running_loop().call_later(wait_s, self._start)
                 return
             lots = self._take()
+            size = sum(len(lot.items) for lot in lots)
             task = asyncio.create_task(self._run(lots))
             self._running[task] = asyncio.get_running_loop().time()
-            task.add_done_callback(self._ended)
+            self._in_hand += size
+            task.add_done_callback(partial(self._ended, size=size))
+
+    def _has_room(self) -> bool:
+        has_place = self._max_in_hand is None or self._in_hand < self._max_in_hand
+        return has_place and len(self._running) < self._in_flight
 
     def _wait_s(self) -> float:
         """For how long what waits may still wait for company."""
@@ -165,12 +181,15 @@ class Batcher(Generic[T, R]):
 
     def _take(self) -> list[_Lot[T, R]]:
         lots: list[_Lot[T, R]] = []
+        most = self._max_items
+        if self._max_in_hand is not None:
+            most = min(most, self._max_in_hand - self._in_hand)
         count = weight = 0
         while self._waiting:
             lot = self._waiting[0]
             count, weight = count + len(lot.items), weight + lot.weight
             too_heavy = self._max_weight is not None and weight > self._max_weight
-            if lots and (count > self._max_items or too_heavy):
+            if lots and (count > most or too_heavy):
                 break
             lots.append(self._waiting.popleft())
             self._queued -= len(lot.items)
@@ -203,7 +222,8 @@ class Batcher(Generic[T, R]):
             return [RuntimeError(f"{len(results)} results for {len(items)} items")] * len(items)
         return results
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None], size: int) -> None:
         del self._running[task]
+        self._in_hand -= size
         if self._waiting:
             self._start_soon()
