@@ -145,14 +145,6 @@ class ServiceClient:
         self._batches: dict[str, Batcher[_Message, Reply]] = {}  # by path
         self._no_batches_until: dict[str, float] = {}
 
-    @property
-    def wait_s(self) -> float:
-        """For how many seconds, about, one more command would wait for its turn at the service."""
-        commands = sum(len(batches) + batches.in_hand for batches in self._batches.values())
-        most = self._settings.max_in_flight
-        # Little's law: with so many in hand, so many are answered in the time that one takes.
-        return commands * self._latency_s / most if commands > most else 0.0
-
     async def tell(
         self,
         path: str,
@@ -172,6 +164,14 @@ class ServiceClient:
         except Exception:  # a fault of ours in one step must not hold up the others
             log.exception("the conductor failed to call", extra={"to": self.name})
             return Told(1, error=TroubleError("conductor-error"))
+
+    @property
+    def wait_s(self) -> float:
+        """For how many seconds, about, one more command would wait for its turn at the service."""
+        commands = sum(len(batches) + batches.in_hand for batches in self._batches.values())
+        most = self._settings.max_in_flight
+        # Little's law: with so many in hand, so many are answered in the time that one takes.
+        return commands * self._latency_s / most if commands > most else 0.0
 
     async def _tell(self, message: "_Message", on_trouble: Callable[[str], Awaitable[None]]) -> Told:
         try:
