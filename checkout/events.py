@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from checkout.orders import Order, Outcome, StepStatus
 from servicekit import cloudevents
@@ -63,13 +64,21 @@ class OrderCreated(BaseModel):
     accepted_at: datetime
 
 
+def _showable(result: dict[str, Any] | None) -> dict[str, Any] | None:
+    try:
+        orjson.dumps(result)
+    except TypeError:  # an integer of more than 64 bits, say
+        raise PydanticCustomError("json", "cannot be written as JSON") from None
+    return result
+
+
 class OutcomeReported(BaseModel):
     """What checkout reads of an outcome. `attempts` are the tries that the participant tells of."""
 
     model_config = ConfigDict(extra="ignore")
 
     status: Literal["succeeded", "skipped", "failed"]
-    result: dict[str, Any] | None = None
+    result: Annotated[dict[str, Any] | None, AfterValidator(_showable)] = None
     reason: str | None = Field(None, max_length=2_000)
     attempts: Annotated[int, Field(ge=0, le=MAX_ATTEMPTS_TOLD)] = 0
 
@@ -112,10 +121,6 @@ def outcome_heard(channel: str, payload: bytes, at: datetime) -> Outcome:
     except ValidationError as exc:
         raise UnreadableOutcomeError(f"{exc.error_count()} things are not valid") from None
     told = event.data
-    try:
-        orjson.dumps(told.result)
-    except TypeError:  # an integer of more than 64 bits, say, which nobody could be shown
-        raise UnreadableOutcomeError("its result cannot be written as JSON") from None
     return Outcome(
         order_id=event.subject,
         step=channel.partition(".")[2],
