@@ -10,7 +10,15 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from checkout.clients import ASK_AGAIN_S, MAX_BATCH, MAX_BATCH_BYTES, ServiceClient, Told
+from checkout.clients import (
+    ASK_AGAIN_S,
+    FAILING_AFTER,
+    FAILING_AFTER_S,
+    MAX_BATCH,
+    MAX_BATCH_BYTES,
+    ServiceClient,
+    Told,
+)
 from checkout.commands import ConfirmationReply
 from checkout.metrics import CallMetrics
 from checkout.replies import RefusedError, TroubleError
@@ -196,6 +204,7 @@ async def test_a_hung_request_holds_up_no_command_that_was_not_in_it(kit: Kit) -
 
 
 async def test_a_batch_holds_no_more_items_and_bytes_than_the_service_takes(kit: Kit) -> None:
+    kit.set_up(max_in_flight=1_000)
     many = [f"o{number}" for number in range(MAX_BATCH + 5)]
     await kit.behind_a_first(*many)
     assert [len(orders) for orders in kit.service.together] == [MAX_BATCH, 5]
@@ -218,3 +227,60 @@ async def test_a_command_whose_time_is_over_while_it_waits_is_not_told(kit: Kit)
     assert isinstance(told.error, TroubleError)
     assert (told.attempts, told.error.slug) == (1, "timeout")
     assert (kit.service.alone, kit.service.together) == (["first"], [])
+
+
+async def test_no_more_commands_are_with_a_service_than_calls_would_be(kit: Kit) -> None:
+    kit.set_up(max_in_flight=3, batches_in_flight=8)
+    told = kit.tell("first")
+    await eventually(lambda: kit.service.alone == ["first"])
+    told += kit.tell(*"abcdef")
+    await eventually(lambda: kit.service.together == [["a", "b"]])
+    await asyncio.sleep(0.01)
+    assert kit.service.together == [["a", "b"]]
+    kit.service.gate.set()
+    await asyncio.gather(*told)
+    in_batches = [order_id for batch in kit.service.together for order_id in batch]
+    assert sorted(in_batches + kit.service.alone) == [*"abcdef", "first"]
+
+
+async def test_a_service_that_is_behind_says_for_how_long_by_what_it_took_lately(kit: Kit) -> None:
+    kit.set_up(max_in_flight=2, batches_in_flight=8)
+    kit.client._latency_s = 0.5
+    assert kit.client.wait_s == 0.0
+    told = kit.tell(*"ab")
+    await eventually(lambda: kit.service.together == [["a", "b"]])
+    assert kit.client.wait_s == 0.0  # there was room for both
+    told += kit.tell(*"cd")
+    await eventually(lambda: kit.client.wait_s == pytest.approx(1.0))
+    kit.service.gate.set()
+    await asyncio.gather(*told)
+    assert kit.client.wait_s == 0.0
+    assert kit.client._latency_s < 0.5
+
+
+async def test_a_service_whose_every_answer_in_a_batch_is_trouble_does_not_answer_well(kit: Kit) -> None:
+    kit.set_up(call_max_attempts=1)
+    kit.service.gate.set()
+    kit.service.answer = lambda items: httpx.Response(
+        200, json={"results": [{"status": 503, "problem": {}} for _ in items]}
+    )
+    recovered: list[str] = []
+    kit.client.on_recovery = lambda: recovered.append("recovered")
+    for _ in range(FAILING_AFTER):
+        kit.service.now += FAILING_AFTER_S
+        await asyncio.gather(*kit.tell("a", "b"))
+    assert (kit.client.failing, recovered) == (True, [])
+    kit.service.answer = all_done
+    await asyncio.gather(*kit.tell("c", "d"))
+    assert (kit.client.failing, recovered) == (False, ["recovered"])
+
+
+@pytest.mark.parametrize("status", [True, 99, 600, 2**40, "201", None])
+async def test_an_answer_without_a_status_of_http_is_none(kit: Kit, status: Any) -> None:
+    kit.set_up(call_max_attempts=1)
+    kit.service.gate.set()
+    kit.service.answer = lambda items: httpx.Response(
+        200, json={"results": [{"status": status}] * len(items)}
+    )
+    told = await asyncio.gather(*kit.tell("a", "b"))
+    assert [str(each.error) for each in told] == ["reply-wrong-shape"] * 2

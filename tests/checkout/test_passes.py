@@ -111,3 +111,15 @@ async def test_a_pass_that_began_before_a_retry_does_not_undo_it(opening: Openin
         await eventually(no_pass_runs)
         [(_, due)] = await world.journal.claim(up_to(1), 60)
         assert (due.retries, due.emission, due.passes) == (1, None, 0)
+
+
+async def test_no_order_is_accepted_that_would_wait_too_long_for_its_turn(opening: Opening) -> None:
+    async with opening(max_service_wait_s=2) as world:
+        waits = {"orchestration": 2.5}
+        world.passes.wait_s["orchestration"] = lambda: waits["orchestration"]
+        refused = await world.place(params={"style": "orchestration"})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json()["type"].endswith("/overloaded")
+        assert (await world.place(params={"style": STYLE})).status_code == 201
+        waits["orchestration"] = 2.0
+        assert (await world.place(params={"style": "orchestration"})).status_code == 201

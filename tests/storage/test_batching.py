@@ -328,3 +328,25 @@ def test_nothing_is_lost_repeated_reordered_or_answered_with_anothers_result(
                 assert result == 2 * n
 
     asyncio.run(run())
+
+
+async def test_no_more_items_are_in_hand_than_may_be_and_the_rest_waits_its_turn() -> None:
+    gate = asyncio.Event()
+    sizes: list[int] = []
+    most = 0
+
+    async def handle(items: Sequence[int]) -> list[int]:
+        nonlocal most
+        sizes.append(len(items))
+        most = max(most, batcher.in_hand)
+        await gate.wait()
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher(handle, max_items=4, max_queue=100, in_flight=8, max_in_hand=6)
+    waiting = [asyncio.create_task(batcher.submit(number)) for number in range(20)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (sizes, batcher.in_hand, len(batcher)) == ([4, 2], 6, 14)
+    gate.set()
+    assert await asyncio.gather(*waiting) == list(range(20))
+    assert (most, batcher.in_hand, len(batcher)) == (6, 0, 0)
