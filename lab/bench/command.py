@@ -39,7 +39,7 @@ def run_conductor(shape: ConductorShape, folder: Path, json: bool) -> bool:
         folder, "bench", shape.steps, lambda own, advance: _conductor(shape, own, advance)
     )
     if json:
-        sys.stdout.write(_pretty(document).decode())
+        sys.stdout.write(pretty(document).decode())
     else:
         show(page())
     return passed
@@ -61,7 +61,7 @@ def run_styles(shape: StylesShape, folder: Path, json: Path | None, out: Path | 
         folder, "bench", shape.steps, lambda own, advance: _styles(shape, own, out, advance)
     )
     if json is not None:
-        json.write_bytes(_pretty(document))
+        json.write_bytes(pretty(document))
     show(page())
     return passed
 
@@ -88,6 +88,7 @@ async def _styles(shape: StylesShape, folder: Path, out: Path | None, advance: A
     return found.passed, styles_report.as_json(found), lambda on: styles_report.show(found, on)
 
 
-def _pretty(document: dict[str, Any]) -> bytes:
+def pretty(document: dict[str, Any]) -> bytes:
+    """A bench's document as JSON for people, too."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS  # enums
     return orjson.dumps(document, option=options)

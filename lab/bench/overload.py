@@ -7,7 +7,6 @@ is, and how long it takes. It refuses to judge by speed alone: in the end each o
 service.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +14,7 @@ from pathlib import Path
 from lab.bench import course
 from lab.bench.course import OVERLOADED, Bound
 from lab.bench.phased import Answers, Phase
-from lab.bench.setting import Setting, describe
-from lab.bench.trial import STRUCK, Books, next_start, trial_of
+from lab.bench.trial import STRUCK, Books, StyleByStyle, next_start, style_by_style, trial_of
 from lab.ledger import Report
 
 ORCHESTRATION, CHOREOGRAPHY = "orchestration", "choreography"
@@ -108,18 +106,7 @@ class Found:
         return self.ledger.balances and not self.errors and all(goal.met for goal in self.goals)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """All that a run found, one style after the other."""
-
-    setting: Setting
-    shape: Shape
-    found: list[Found]
-
-    @property
-    def passed(self) -> bool:
-        """Whether each style did what was asked of it."""
-        return all(each.passed for each in self.found)
+Outcome = StyleByStyle[Shape, Found]
 
 
 async def run(shape: Shape, folder: Path, advance: Callable[[str], None]) -> Outcome:
@@ -127,9 +114,7 @@ async def run(shape: Shape, folder: Path, advance: Callable[[str], None]) -> Out
 
     SIGTERM ends it as Ctrl-C does. Raises LabError.
     """
-    advance("starting")
-    setting = await asyncio.to_thread(describe, folder)
-    return Outcome(setting, shape, [await _measure(style, shape, folder, advance) for style in shape.styles])
+    return await style_by_style(shape, folder, advance, _measure)
 
 
 async def _measure(style: str, shape: Shape, folder: Path, advance: Callable[[str], None]) -> Found:

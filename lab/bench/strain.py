@@ -201,12 +201,10 @@ def _print(document: dict[str, Any] | None, show: Callable[[Any], None]) -> None
     """The document as JSON, if there is one; else the tables."""
     import sys
 
-    import orjson
-
+    from lab.bench.command import pretty
     from lab.long_run import page
 
     if document is None:
         show(page())
         return
-    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS  # enums
-    sys.stdout.write(orjson.dumps(document, option=options).decode())
+    sys.stdout.write(pretty(document).decode())

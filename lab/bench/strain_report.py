@@ -26,7 +26,7 @@ Found = overload.Found | storm.Found
 def as_json(outcome: Outcome) -> dict[str, Any]:
     """The whole outcome as plain JSON values; durations as their names say, null: it never came to that."""
     return {
-        "bench": "overload" if isinstance(outcome, overload.Outcome) else "storm",
+        "bench": "overload" if isinstance(outcome.shape, overload.Shape) else "storm",
         "passed": outcome.passed,
         "judged": outcome.shape.judged,
         "setting": asdict(outcome.setting),

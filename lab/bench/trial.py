@@ -6,10 +6,11 @@ meanwhile is the caller's. It refuses a trial in which a process died, or whose 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import httpx
 import orjson
@@ -18,6 +19,7 @@ from lab.bench.children import BenchError, Child, running
 from lab.bench.course import Offered, offered
 from lab.bench.generator import CONNECT_TIMEOUT_S, DRAIN_TIMEOUT_S
 from lab.bench.phased import Answers, Phase, PhasedPlan, Row
+from lab.bench.setting import Setting, describe
 from lab.bench.whole import Whole, whole_system
 from lab.client import Patience, open_client
 from lab.ledger import Report, reconcile
@@ -93,6 +95,48 @@ async def trial_of(style: str, folder: Path, settings: Mapping[str, str]) -> Asy
         whole = await stack.enter_async_context(whole_system(folder, "null", settings))
         client = await stack.enter_async_context(open_client())
         yield Trial(style, whole, generator, client, folder / "rows.json")
+
+
+class _Shape(Protocol):
+    @property
+    def styles(self) -> Sequence[str]: ...
+
+
+class _Found(Protocol):
+    @property
+    def passed(self) -> bool: ...
+
+
+S = TypeVar("S", bound=_Shape)
+F = TypeVar("F", bound=_Found)
+
+
+@dataclass(frozen=True)
+class StyleByStyle(Generic[S, F]):
+    """All that a run of trials found, one style after the other."""
+
+    setting: Setting
+    shape: S
+    found: list[F]
+
+    @property
+    def passed(self) -> bool:
+        """Whether each style did what was asked of it."""
+        return all(each.passed for each in self.found)
+
+
+async def style_by_style(
+    shape: S,
+    folder: Path,
+    advance: Callable[[str], None],
+    measure: Callable[[str, S, Path, Callable[[str], None]], Awaitable[F]],
+) -> StyleByStyle[S, F]:
+    """Measure each style of the shape by `measure`, in `folder`. Raises what that raises."""
+    advance("starting")
+    setting = await asyncio.to_thread(describe, folder)
+    return StyleByStyle(
+        setting, shape, [await measure(style, shape, folder, advance) for style in shape.styles]
+    )
 
 
 def next_start() -> float:
