@@ -15,7 +15,8 @@ class Settings(ServiceSettings):
 
     Durations are in seconds; `*_in_flight`, `*_passes` and `*_waiters` are numbers of things at once.
     `batching`: whether commands to a service that come at the same time share a request; a command waits for
-    company while the newest request to the service is younger than `batch_young_s`.
+    company while the newest request to the service is younger than `batch_young_s`, and commands come closer
+    together than that.
     `outcome_delay_s`: for how long an outcome that needs no disk may wait for a commit that goes anyway; with
     0 each waits for the disk before anybody hears of it.
     `max_service_wait_s`: no order is accepted that would wait longer for its turn at a service.
@@ -54,7 +55,7 @@ class Settings(ServiceSettings):
     call_backoff_s: float = Field(0.1, gt=0, le=5)
     max_in_flight: int = Field(64, ge=1, le=10_000)
     batching: Literal["on", "off"] = "on"
-    batches_in_flight: int = Field(8, ge=1, le=1_000)
+    batches_in_flight: int = Field(32, ge=1, le=1_000)
     batch_young_s: float = Field(0.003, ge=0, le=1)
     outcome_delay_s: float = Field(0.02, ge=0, le=1)
     http_pool: Literal["aiohttp", "httpx"] = "aiohttp"

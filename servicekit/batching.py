@@ -14,6 +14,9 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+LATELY = 1 / 16  # what the last item counts in the mean distance of items
+GAPS = 4  # times `young_s`: the longest distance that counts, so that a pause is soon forgotten
+
 Observe = Callable[[int, float], None]
 """Told of each batch as it starts: its size in items, and for how many seconds its oldest one has waited."""
 
@@ -48,7 +51,7 @@ class Batcher(Generic[T, R]):
 
     Up to `in_flight` batches are handled at once, of up to `max_in_hand` items together. Where there may be
     several, an item waits for company only while the newest of them is younger than `young_s`: one that takes
-    long holds nobody up.
+    long holds nobody up. And only while items come closer together than that: else nobody would join it.
     """
 
     def __init__(
@@ -80,6 +83,8 @@ class Batcher(Generic[T, R]):
         self._queued = 0
         self._queued_weight = 0
         self._running: dict[asyncio.Task[None], float] = {}
+        self._came_at = 0.0
+        self._gap_s = 0.0  # between items, lately
         self._looks_soon = False
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -137,6 +142,9 @@ class Batcher(Generic[T, R]):
         loop = asyncio.get_running_loop()
         lot: _Lot[T, R] = _Lot(items, sum(map(self._weigh, items)), loop.time(), loop.create_future())
         self._waiting.append(lot)
+        gap_s = min(lot.since - self._came_at, GAPS * self._young_s)
+        self._gap_s += (gap_s - self._gap_s) * LATELY
+        self._came_at = lot.since
         self._queued += len(items)
         self._queued_weight += lot.weight
         self._start_soon()
@@ -171,7 +179,7 @@ class Batcher(Generic[T, R]):
 
     def _wait_s(self) -> float:
         """For how long what waits may still wait for company."""
-        if not self._running or self._closed or self._is_full():
+        if not self._running or self._closed or self._is_full() or self._gap_s >= self._young_s:
             return 0.0
         return max(self._running.values()) + self._young_s - asyncio.get_running_loop().time()
 

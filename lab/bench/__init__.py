@@ -35,7 +35,9 @@ Seconds = Annotated[
 ]
 Clients = Annotated[
     str | None,
-    typer.Option(help="Numbers of closed-loop clients, with commas between (default: 1,16,64,256)."),
+    typer.Option(
+        help="Numbers of closed-loop clients, with commas (default: 1,16,64,256; --against: 1,16,64)."
+    ),
 ]
 Growth = Annotated[
     bool,
@@ -52,6 +54,12 @@ Recovery = Annotated[
 Orders = Annotated[
     int | None,
     typer.Option(min=1, max=100_000, help="Unfinished orders for --recovery: 10000, or 1000."),
+]
+Revisions = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REV,...", help="Instead: the conductors of these git revisions, each beside the one before."
+    ),
 ]
 Folder = Annotated[
     Path, typer.Option(help="Where databases and logs are kept for the run: a folder on a real disk.")
@@ -122,6 +130,7 @@ def conductor(
     sizes: Sizes = None,
     recovery: Recovery = False,
     orders: Orders = None,
+    against: Revisions = None,
     folder: Folder = Path(".bench"),
     json: AsJson = False,
 ) -> None:
@@ -133,7 +142,7 @@ def conductor(
     from lab.bench.choices import ConductorOptions, conductor_shape
     from lab.bench.command import run_conductor
 
-    given = ConductorOptions(quick, pairs, seconds, clients, growth, sizes, recovery, orders)
+    given = ConductorOptions(quick, pairs, seconds, clients, growth, sizes, recovery, orders, against)
     shape = conductor_shape(given)
     _end(lambda: run_conductor(shape, folder, json))
 

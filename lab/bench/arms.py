@@ -7,13 +7,13 @@ folder; one of them shares no requests, so that batching has a price.
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from lab.bench.children import Child, free_ports, running, wait_ready
+from lab.bench.children import ROOT, Child, free_ports, running, wait_ready
 
 DUET = "duet"
 DUET_PLAIN = "duet-plain"
@@ -40,27 +40,42 @@ class Arm:
 @asynccontextmanager
 async def serving(stub_ports: Mapping[str, int], folder: Path) -> AsyncIterator[dict[str, Arm]]:
     """All arms, ready, in front of the stub services; ended on the way out. Raises BenchError."""
-    async with AsyncExitStack() as stack:
-        arms = {}
-        for name, port in zip(ARMS, free_ports(len(ARMS)), strict=True):
-            starting = (
-                durable(name, port, stub_ports, folder, DURABLE[name])
-                if name in DURABLE
-                else _naive(name, port, stub_ports, folder)
-            )
-            arms[name] = await stack.enter_async_context(starting)
-        for arm in arms.values():
-            await wait_ready(arm.child, arm.port)
+    starting = [
+        durable(name, port, stub_ports, folder, DURABLE[name])
+        if name in DURABLE
+        else _naive(name, port, stub_ports, folder)
+        for name, port in zip(ARMS, free_ports(len(ARMS)), strict=True)
+    ]
+    async with all_ready(starting) as arms:
         yield arms
 
 
 @asynccontextmanager
-async def durable(
-    name: str, port: int, stub_ports: Mapping[str, int], folder: Path, settings: Mapping[str, str]
-) -> AsyncIterator[Arm]:
-    """A durable conductor, its database in `folder`: started, not ready yet perhaps; ended on the way out.
+async def all_ready(starting: Iterable[AbstractAsyncContextManager[Arm]]) -> AsyncIterator[dict[str, Arm]]:
+    """Conductors that are started together, by name, once all are ready; ended on the way out.
 
-    `settings` are CHECKOUT_* variables besides those that it needs. See `database_of`.
+    Raises BenchError.
+    """
+    async with AsyncExitStack() as stack:
+        arms = [await stack.enter_async_context(each) for each in starting]
+        for arm in arms:
+            await wait_ready(arm.child, arm.port)
+        yield {arm.name: arm for arm in arms}
+
+
+@asynccontextmanager
+async def durable(
+    name: str,
+    port: int,
+    stub_ports: Mapping[str, int],
+    folder: Path,
+    settings: Mapping[str, str],
+    root: Path = ROOT,
+) -> AsyncIterator[Arm]:
+    """The durable conductor of the tree at `root`, its database in `folder`: started, not ready yet perhaps.
+
+    It is ended on the way out. `settings` are CHECKOUT_* variables besides those that it needs. See
+    `database_of`.
     """
     [nobody] = free_ports(1)
     token = secrets.token_urlsafe(24)
@@ -74,7 +89,7 @@ async def durable(
         **settings,
     }
     log = folder / f"{name}.log"
-    async with running(name, "checkout", env={**_inherited(), **env}, log=log) as child:
+    async with running(name, "checkout", env={**_inherited(), **env}, log=log, root=root) as child:
         yield Arm(name, child, port, token)
 
 

@@ -93,7 +93,7 @@ async def running(
             stdin=pipe if talks else asyncio.subprocess.DEVNULL,
             stdout=pipe if talks else output,
             stderr=output,
-            env={**env, "PYTHONPATH": str(root)},
+            env={**env, "PYTHONPATH": str(root), "PYTHONSAFEPATH": "1"},  # whatever is in the current folder
             start_new_session=True,
             limit=LARGEST_LINE_BYTES,
         )

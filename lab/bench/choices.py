@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lab import bench
-from lab.bench import against, comparison, curve, goals, growth, recovery, styles_run
+from lab.bench import against, comparison, curve, goals, growth, recovery, steps, styles_run
 from lab.errors import LabError
 from lab.system import Mail
 
 CLIENTS = "1,16,64,256"
+STEPS_CLIENTS = "1,16,64"
+MOST_REVISIONS = 9
 GROWTH_SIZES = "1000,100000,1000000"
 QUICK_GROWTH_SIZES = "1000,10000,100000"
 LARGEST_SIZE = 10_000_000
@@ -25,7 +27,7 @@ QUICK_AGAINST_PAIRS = 2
 MOST_RATES = 20
 HIGHEST_RATE = 10_000.0
 
-ConductorShape = comparison.Shape | growth.Shape | recovery.Shape
+ConductorShape = comparison.Shape | growth.Shape | recovery.Shape | steps.Shape
 StylesShape = styles_run.Shape | curve.Shape | against.Shape
 
 
@@ -41,6 +43,7 @@ class ConductorOptions:
     sizes: str | None = None
     recovery: bool = False
     orders: int | None = None
+    against: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,8 @@ class StylesOptions:
 
 def conductor_shape(given: ConductorOptions) -> ConductorShape:
     """Which bench of the conductor is asked for, and how much of it. Raises LabError."""
-    if given.growth and given.recovery:
-        raise LabError("--growth and --recovery are two benches: ask for one at a time")
+    if given.growth + given.recovery + (given.against is not None) > 1:
+        raise LabError("--growth, --recovery and --against are benches of their own: ask for one at a time")
     if given.clients is not None and (given.growth or given.recovery):
         raise LabError("--clients is for the comparison: leave it out with --growth and --recovery")
     if given.sizes is not None and not given.growth:
@@ -80,8 +83,17 @@ def conductor_shape(given: ConductorOptions) -> ConductorShape:
             measured_s=measured_s,
             warm_up_s=warm_up_s,
         )
+    pairs = given.pairs or (bench.QUICK_PAIRS if given.quick else bench.FULL_PAIRS)
+    if given.against is not None:
+        return steps.Shape(
+            revisions=parse_revisions(given.against),
+            pairs=pairs,
+            measured_s=measured_s,
+            warm_up_s=warm_up_s,
+            clients=bench.parse_clients(STEPS_CLIENTS if given.clients is None else given.clients),
+        )
     return comparison.Shape(
-        pairs=given.pairs or (bench.QUICK_PAIRS if given.quick else bench.FULL_PAIRS),
+        pairs=pairs,
         measured_s=measured_s,
         warm_up_s=warm_up_s,
         clients=bench.parse_clients(CLIENTS if given.clients is None else given.clients),
@@ -174,6 +186,17 @@ def parse_sizes(given: str) -> tuple[int, ...]:
     if not 2 <= len(sizes) <= MOST_SIZES or not 1 <= sizes[0] <= sizes[-1] <= LARGEST_SIZE:
         raise LabError(f"--sizes wants 2 to {MOST_SIZES} numbers from 1 to {LARGEST_SIZE}: not {given!r}")
     return sizes
+
+
+def parse_revisions(given: str) -> tuple[str, ...]:
+    """Git revisions from `v1,v2`, in the order given. Raises LabError."""
+    revisions = tuple(part.strip() for part in given.split(","))
+    if not all(revisions) or len(set(revisions)) < len(revisions) or len(revisions) > MOST_REVISIONS:
+        raise LabError(
+            f"--against wants up to {MOST_REVISIONS} git revisions with commas between, oldest first, "
+            f"each once: not {given!r}"
+        )
+    return revisions
 
 
 def parse_rates(given: str) -> tuple[float, ...]:

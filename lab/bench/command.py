@@ -19,6 +19,8 @@ from lab.bench import (
     recovery,
     recovery_report,
     report,
+    steps,
+    steps_report,
     styles_report,
     styles_run,
 )
@@ -73,6 +75,9 @@ async def _conductor(shape: ConductorShape, folder: Path, advance: Advance) -> T
     if isinstance(shape, recovery.Shape):
         back = await recovery.run(shape, folder, advance)
         return back.passed, recovery_report.as_json(back), lambda on: recovery_report.show(back, on)
+    if isinstance(shape, steps.Shape):
+        made = await steps.run(shape, folder, advance)
+        return made.passed, steps_report.as_json(made), lambda on: steps_report.show(made, on)
     found = await comparison.run(shape, folder, advance)
     return found.passed, report.as_json(found), lambda on: report.show(found, on)
 

@@ -10,11 +10,10 @@ import asyncio
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.bench.arms import DUET, Arm, database_of, durable
+from lab.bench.arms import DUET, all_ready, database_of, durable
 from lab.bench.children import BenchError, free_ports, wait_ready
 from lab.bench.closed import ClosedLoop, closed_loop
 from lab.bench.filling import fill, newest, take_back
@@ -129,18 +128,16 @@ async def _measure_round(
 ) -> None:
     """One round; `totals` get the orders by status that each database has more than before."""
     turn = number % len(shape.sizes)
-    async with AsyncExitStack() as stack:
-        arms: dict[int, Arm] = {}
-        for size, port in zip(shape.sizes, free_ports(len(shape.sizes)), strict=True):
-            starting = durable(name_of(size), port, loop.ports, folder, {})
-            arms[size] = await stack.enter_async_context(starting)
-        for arm in arms.values():
-            await wait_ready(arm.child, arm.port)
+    starting = [
+        durable(name_of(size), port, loop.ports, folder, {})
+        for size, port in zip(shape.sizes, free_ports(len(shape.sizes)), strict=True)
+    ]
+    async with all_ready(starting) as arms:
         for size in shape.sizes[turn:] + shape.sizes[:turn]:
             advance(f"round {number + 1} of {shape.pairs}, {size:,} orders already there")
-            await loop.measure(arms[size], shape.clients)
-        for size, arm in arms.items():
-            totals[size].update(await stored_orders(arm))
+            await loop.measure(arms[name_of(size)], shape.clients)
+        for size in shape.sizes:
+            totals[size].update(await stored_orders(arms[name_of(size)]))
             totals[size][COMPLETED] -= size
 
 

@@ -59,7 +59,7 @@ def show_overload(outcome: overload.Outcome, console: Console) -> None:
         "ms until completed, p50 / p99": lambda found: _p50_p99(found.completion_ms),
         "back to normal after, s": lambda found: _seconds(found.normal_after_s),
         "backlog at the end": lambda found: str(found.backlog),
-        "backlog gone after, s": lambda found: _seconds(found.drained_after_s),
+        "the last of it completed after, s": lambda found: _seconds(found.drained_after_s),
         "generator's lag p99, ms": lambda found: f"{found.generator_lag_ms['p99']:.1f}",
     }
     console.print(_table(title, outcome.found, figures))
@@ -85,8 +85,8 @@ def show_storm(outcome: storm.Outcome, console: Console) -> None:
         "full goodput after, s": lambda found: _seconds(found.full_after_s),
         "back to normal after, s": lambda found: _seconds(found.normal_after_s),
         "backlog when it was over": lambda found: str(found.backlog),
+        "the last of it completed after, s": lambda found: _seconds(found.drained_after_s),
         f"backlog {overload.LONGEST_RECOVERY_S:g} s later": lambda found: str(found.backlog_soon),
-        "backlog gone after, s": lambda found: _seconds(found.drained_after_s),
         "generator's lag p99, ms": lambda found: f"{found.generator_lag_ms['p99']:.1f}",
     }
     console.print(_table(title, outcome.found, figures))

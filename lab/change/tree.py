@@ -26,6 +26,7 @@ COMMAND_S = 180.0
 AUTHOR = ("-c", "user.name=duet", "-c", "user.email=duet@localhost", "-c", "commit.gpgsign=false")
 OTHERS = ("tests/", "docs/", "changes/")
 LAB = "lab/"
+SWITCH = "CHECKOUT_BATCHING"  # changes are tried with batching or without, as the caller says
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +149,12 @@ class Tree:
         return done.returncode, done.stdout, done.stderr
 
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        """An environment in which the tree's own code runs, without the caller's settings for services."""
+        """An environment in which the tree's own code runs, without the caller's settings but `SWITCH`."""
         names = [service.name.upper() for service in discover_services(self.root)]
         ours = tuple(f"{name}_" for name in (*names, "MAILBOX", "DUET"))
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+        kept = {
+            name: value for name, value in os.environ.items() if name == SWITCH or not name.startswith(ours)
+        }
         root = str(self.root)
         return kept | {"PYTHONPATH": root, "DUET_ROOT": root, "PYTHONSAFEPATH": "1"} | dict(more)
 

@@ -1,14 +1,13 @@
 """`duet faults` on the real processes: both styles keep their promise, and the naive arms do not."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.system import OWN_PREFIXES, ROOT
+from tests.support.system import ROOT, surroundings
 
 RUN_S = 300.0  # twice what it takes on two idle cores, and more
 FAULTS = "warehouse-down,reply-lost"
@@ -16,14 +15,13 @@ FAULTS = "warehouse-down,reply-lost"
 
 @pytest.mark.timeout(330)
 def test_both_styles_outlive_faults_under_which_the_naive_arms_lose_or_double_orders(tmp_path: Path) -> None:
-    env = {key: value for key, value in os.environ.items() if not key.startswith(OWN_PREFIXES)}
     done = subprocess.run(
         [sys.executable, "-m", "lab", "faults", "--only", FAULTS, "--style", "all", "--out", str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=RUN_S,
         cwd=tmp_path,
-        env={**env, "PYTHONPATH": str(ROOT)},
+        env={**surroundings(), "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     document = json.loads((tmp_path / "faults.json").read_text())

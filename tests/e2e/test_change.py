@@ -12,14 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.system import OWN_PREFIXES, ROOT, eventually
+from tests.support.system import ROOT, eventually, surroundings
 
 BOUND_S = 170
-
-
-def surroundings() -> dict[str, str]:
-    """Our environment without settings of a person's own."""
-    return {key: value for key, value in os.environ.items() if not key.startswith(OWN_PREFIXES)}
 
 
 def running(folder: Path) -> set[str]:

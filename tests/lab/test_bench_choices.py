@@ -4,12 +4,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lab.bench import against, choices, comparison, curve, growth, recovery, register, styles_run
+from lab.bench import against, choices, comparison, curve, growth, recovery, register, steps, styles_run
 from lab.bench.choices import (
     ConductorOptions,
     StylesOptions,
     conductor_shape,
     parse_rates,
+    parse_revisions,
     parse_sizes,
     styles_shape,
 )
@@ -44,6 +45,20 @@ def test_a_recovery_is_of_ten_thousand_orders_unless_told_otherwise() -> None:
     assert asked == [recovery.Shape(10_000, 3), recovery.Shape(1_000, 1), recovery.Shape(50, 2)]
 
 
+def test_revisions_are_compared_in_the_order_given_and_this_tree_after_them() -> None:
+    shape = conductor_shape(ConductorOptions(against="v1, HEAD~2", pairs=3))
+    assert isinstance(shape, steps.Shape)
+    assert (shape.arms, shape.clients) == (("v1", "HEAD~2", "this-tree"), (1, 16, 64))
+    assert shape.steps == 3 * 3 * 3
+    assert conductor_shape(ConductorOptions(against="v1", clients="64", quick=True)).clients == (64,)
+
+
+@pytest.mark.parametrize("given", ["", "v1,", "v1,v1", ",".join(f"v{number}" for number in range(10))])
+def test_revisions_that_cannot_be_compared_are_refused(given: str) -> None:
+    with pytest.raises(LabError, match="--against wants"):
+        parse_revisions(given)
+
+
 def test_each_style_is_offered_four_percent_more_than_its_goal() -> None:
     shape = styles_shape(StylesOptions())
     assert isinstance(shape, styles_run.Shape)
@@ -75,6 +90,8 @@ def test_both_trees_are_offered_the_rate_that_is_asked_for() -> None:
     ("given", "named"),
     [
         (ConductorOptions(growth=True, recovery=True), "--recovery"),
+        (ConductorOptions(growth=True, against="v1"), "--against"),
+        (ConductorOptions(recovery=True, against="v1"), "--against"),
         (ConductorOptions(growth=True, clients="1"), "--clients"),
         (ConductorOptions(recovery=True, clients="1"), "--clients"),
         (ConductorOptions(sizes="1,2"), "--sizes"),

@@ -183,6 +183,22 @@ def test_what_comes_while_a_quick_batch_runs_goes_when_it_ends() -> None:
     assert handler.began == [(0, [0]), (0.002, [1, 2]), (0.010, [3])]
 
 
+def test_items_that_come_far_apart_wait_for_no_company() -> None:
+    handler = Timed()
+    batcher: Batcher[int, int] = Batcher(handler, max_items=10, max_queue=10, in_flight=32, young_s=0.005)
+    run_timed(batcher, [0.020 * number for number in range(10)] + [0.1805])
+    assert handler.began[-2:] == [(0.180, [9]), (0.1805, [10])]
+
+
+def test_items_that_come_close_together_again_soon_wait_again() -> None:
+    handler = Timed()
+    batcher: Batcher[int, int] = Batcher(handler, max_items=10, max_queue=10, in_flight=32, young_s=0.005)
+    apart = [0.020 * number for number in range(100)] + [60.0]
+    run_timed(batcher, apart + [60.0 + 0.001 * number for number in range(1, 60)])
+    assert len(handler.began[-1][1]) > 1
+    assert sum(len(items) == 1 for at, items in handler.began if at >= 60.0) < 40
+
+
 def test_a_full_batch_waits_for_no_company_but_for_its_turn() -> None:
     handler = Timed()
     batcher: Batcher[int, int] = Batcher(handler, max_items=2, max_queue=10, in_flight=2, young_s=0.005)

@@ -2,7 +2,7 @@
 
 Everything that it starts carries a mark in its environment, by which it is found and ended, by process id,
 whatever became of the supervisor. Every wait has a bound. It refuses the caller's own settings: only those
-that a test gives reach the services.
+that a test gives reach the services, and whether checkout batches, `CHECKOUT_BATCHING=off pytest`.
 """
 
 import json
@@ -32,6 +32,7 @@ STOP_S = 20.0
 COMMAND_S = 150.0
 POLL_S = 0.05
 OWN_PREFIXES = ("CHECKOUT_", "EMAIL_", "WAREHOUSE_", "REWARDS_", "MAILBOX_", "DUET_")
+SWITCH = "CHECKOUT_BATCHING"  # the caller's own reaches the services: the suites run both ways
 SERVICES = ("checkout", "email", "warehouse", "rewards")
 PROCESSES = (*SERVICES, "mailbox", "broker")
 RESUME_SOON = {"CHECKOUT_RESUME_MIN_S": "0.5", "CHECKOUT_RESUME_MAX_S": "2"}
@@ -75,9 +76,8 @@ class LiveSystem:
     @property
     def environment(self) -> dict[str, str]:
         """What `duet` and everything below it is started with."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(OWN_PREFIXES)}
         own = {"XDG_STATE_HOME": str(self._state), MARK: str(self.data), "PYTHONSAFEPATH": "1"}
-        return kept | own | {"PYTHONPATH": str(ROOT)} | self._settings
+        return surroundings() | own | {"PYTHONPATH": str(ROOT)} | self._settings
 
     def start(self) -> None:
         """Run `duet up` and return when it says that all is ready; fail with its words if it does not."""
@@ -268,6 +268,13 @@ def eventually(probe: Callable[[], Any], within_s: float, what: str) -> Any:
             trouble = error
         time.sleep(POLL_S)
     raise AssertionError(f"not within {within_s:g} s: {what}" + (f" ({trouble})" if trouble else ""))
+
+
+def surroundings() -> dict[str, str]:
+    """The caller's environment without settings of services, but for `SWITCH`."""
+    return {
+        key: value for key, value in os.environ.items() if key == SWITCH or not key.startswith(OWN_PREFIXES)
+    }
 
 
 def _first_line(process: subprocess.Popen[bytes], within_s: float) -> bytes:

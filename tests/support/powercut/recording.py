@@ -6,7 +6,6 @@ Nothing here needs root.
 """
 
 import asyncio
-import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import httpx
 from servicekit.settings import EXIT_BAD_SETTINGS
 from tests.support.ports import HOST, port_base
 from tests.support.powercut.disk import Record, read_records
-from tests.support.system import ORDER, OWN_PREFIXES, eventually
+from tests.support.system import ORDER, eventually, surroundings
 
 SOURCE = Path(__file__).parent / "record.c"
 CLIENTS = 8
@@ -106,7 +105,6 @@ def _files(database: Path) -> list[Path]:
 
 def _environment(sources: Path, database: Path, port: int, services: Mapping[str, str]) -> dict[str, str]:
     token = "t" * 32
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(OWN_PREFIXES)}
     settings = {
         "CHECKOUT_PORT": str(port),
         "CHECKOUT_DATABASE_URL": f"sqlite:///{database}",
@@ -117,7 +115,7 @@ def _environment(sources: Path, database: Path, port: int, services: Mapping[str
     for name in ("email", "warehouse", "rewards"):
         prefix = f"CHECKOUT_{name.upper()}"
         settings |= {f"{prefix}_URL": services.get(name, NOBODY), f"{prefix}_TOKEN": token}
-    return kept | settings | {"PYTHONPATH": str(sources)}
+    return surroundings() | settings | {"PYTHONPATH": str(sources)}
 
 
 def _is_ready(url: str) -> bool:
