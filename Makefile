@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TESTS := -n 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup run test check chaos bench compare faults changes clean lock
+.PHONY: help setup run test unbatched check chaos bench compare faults changes clean lock
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ run: setup ## start the system, place a checkout in each style, serve until Ctrl
 
 test: .venv/.test-stamp ## run every test but the longest fault tests (some 8 minutes on two cores)
 	@$(BIN)/python -m pytest $(TESTS) -m "not chaos"
+
+unbatched: .venv/.test-stamp ## the tests of orders, faults and changes once more, with CHECKOUT_BATCHING=off
+	@CHECKOUT_BATCHING=off $(BIN)/python -m pytest $(TESTS) -m "not chaos" tests/checkout tests/conformance tests/e2e
 
 check: .venv/.test-stamp ## lint, types and import boundaries
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m pytest -q tests/contract/test_boundaries.py

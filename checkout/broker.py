@@ -25,6 +25,7 @@ DAY_S = 86_400
 MIB = 1024 * 1024
 # Of events that are emitted in one go, and of those that wait for that.
 MAX_TOGETHER, MAX_TOGETHER_BYTES = 256, MIB
+MAX_BATCHES = 8  # at once: the broker keeps no more than 50 open batches of a stream
 MAX_QUEUE = 4_000
 ORDERS = Stream("ORDERS", (CREATED,), max_age_s=7 * DAY_S)
 # In memory: a lost outcome only means that the event is emitted again.
@@ -103,7 +104,7 @@ class Broker:
             max_queue=MAX_QUEUE,
             max_weight=MAX_TOGETHER_BYTES,
             weigh=len,
-            in_flight=settings.batches_in_flight if together else MAX_QUEUE,
+            in_flight=MAX_BATCHES if together else MAX_QUEUE,
             young_s=settings.batch_young_s,
             observe=observe_batch,
         )

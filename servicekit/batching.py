@@ -5,6 +5,7 @@ Refuses more items than its queue holds, and never loses or repeats one when a c
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ R = TypeVar("R")
 
 LATELY = 1 / 16  # what the last item counts in the mean distance of items
 GAPS = 4  # times `young_s`: the longest distance that counts, so that a pause is soon forgotten
+OVER_S = 0.0005  # a wait shorter than half of a timer's millisecond is over: a timer would only spin
 
 Observe = Callable[[int, float], None]
 """Told of each batch as it starts: its size in items, and for how many seconds its oldest one has waited."""
@@ -51,7 +53,8 @@ class Batcher(Generic[T, R]):
 
     Up to `in_flight` batches are handled at once, of up to `max_in_hand` items together. Where there may be
     several, an item waits for company only while the newest of them is younger than `young_s`: one that takes
-    long holds nobody up. And only while items come closer together than that: else nobody would join it.
+    long holds nobody up. And only while what was submitted lately came, on average, closer together than
+    that: else nobody would join it.
     """
 
     def __init__(
@@ -83,8 +86,8 @@ class Batcher(Generic[T, R]):
         self._queued = 0
         self._queued_weight = 0
         self._running: dict[asyncio.Task[None], float] = {}
-        self._came_at = 0.0
-        self._gap_s = 0.0  # between items, lately
+        self._came_at = -math.inf
+        self._gap_s = 0.0  # between lots, lately; at first company is expected
         self._looks_soon = False
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -163,7 +166,7 @@ class Batcher(Generic[T, R]):
             self._timer = None
         while self._waiting and self._has_room():
             wait_s = self._wait_s()
-            if wait_s > 0:
+            if wait_s > OVER_S:
                 self._timer = asyncio.get_running_loop().call_later(wait_s, self._start)
                 return
             lots = self._take()

@@ -58,7 +58,8 @@ Orders = Annotated[
 Revisions = Annotated[
     str | None,
     typer.Option(
-        metavar="REV,...", help="Instead: the conductors of these git revisions, each beside the one before."
+        metavar="REV,...",
+        help="Instead: the conductors of these git revisions, oldest first, and then this tree's.",
     ),
 ]
 Folder = Annotated[

@@ -66,7 +66,7 @@ def conductor_shape(given: ConductorOptions) -> ConductorShape:
     if given.growth + given.recovery + (given.against is not None) > 1:
         raise LabError("--growth, --recovery and --against are benches of their own: ask for one at a time")
     if given.clients is not None and (given.growth or given.recovery):
-        raise LabError("--clients is for the comparison: leave it out with --growth and --recovery")
+        raise LabError("--clients is for conductors side by side: leave it out with --growth and --recovery")
     if given.sizes is not None and not given.growth:
         raise LabError("--sizes is for --growth: give both")
     if given.orders is not None and not given.recovery:

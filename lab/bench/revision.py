@@ -23,5 +23,5 @@ def check_out(commit: str, folder: Path) -> Path:
     Tree(ROOT).git("clone", "--quiet", "--shared", "--no-checkout", str(ROOT), str(folder))
     Tree(folder).git("checkout", "--quiet", "--detach", commit)
     if not (folder / "lab" / "__main__.py").is_file():
-        raise LabError(f"the revision {commit} has no duet command: it cannot be started")
+        raise LabError(f"the revision {commit} has no duet command: nothing of it can be started")
     return folder

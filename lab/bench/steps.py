@@ -22,6 +22,7 @@ from lab.bench.setting import Setting, describe
 from lab.errors import LabError
 
 THIS_TREE = "this-tree"
+SHORT = 12  # digits of a commit
 CONFIDENCE = 0.95  # of each interval: what a step brought is reported, and not held to a goal
 
 
@@ -37,14 +38,9 @@ class Shape:
     seed: int = 20
 
     @property
-    def arms(self) -> tuple[str, ...]:
-        """The names of the conductors, oldest first."""
-        return (*self.revisions, THIS_TREE)
-
-    @property
     def steps(self) -> int:
-        """How many measurements that makes."""
-        return self.pairs * len(self.clients) * len(self.arms)
+        """How many measurements that makes, with the checkouts."""
+        return self.pairs * len(self.clients) * (len(self.revisions) + 1) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All that a run found; `commits` is what each revision meant."""
+    """All that a run found; `commits` is what each revision meant. An arm has the name of its commit."""
 
     setting: Setting
     shape: Shape
@@ -69,9 +65,19 @@ class Outcome:
     ledger: Ledger
 
     @property
+    def arms(self) -> tuple[str, ...]:
+        """The names of the conductors, oldest first."""
+        return arms_of(self.commits)
+
+    @property
     def passed(self) -> bool:
         """Whether the ledger balances."""
         return self.ledger.balances
+
+
+def arms_of(commits: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of the conductors of these commits, and of this tree's."""
+    return (*(commit[:SHORT] for commit in commits.values()), THIS_TREE)
 
 
 async def run(shape: Shape, folder: Path, advance: Callable[[str], None]) -> Outcome:
@@ -81,10 +87,8 @@ async def run(shape: Shape, folder: Path, advance: Callable[[str], None]) -> Out
         raise LabError("--against names a commit twice: name each once, oldest first")
     setting = await asyncio.to_thread(describe, folder)
     advance("checking out the revisions")
-    trees = {
-        name: await asyncio.to_thread(check_out, commit, folder / f"tree-{number}")
-        for number, (name, commit) in enumerate(commits.items())
-    } | {THIS_TREE: ROOT}
+    roots = [await asyncio.to_thread(check_out, each, folder / f"tree-{each}") for each in commits.values()]
+    trees = dict(zip(arms_of(commits), [*roots, ROOT], strict=True))
     bounds = {"warm_up_s": shape.warm_up_s, "measured_s": shape.measured_s}
     async with (
         closed_loop(folder, **bounds, seed=shape.seed) as loop,
@@ -94,14 +98,24 @@ async def run(shape: Shape, folder: Path, advance: Callable[[str], None]) -> Out
         ) as arms,
     ):
         for number in range(shape.pairs):
-            turn = number % len(shape.arms)
             for clients in shape.clients:
-                for name in shape.arms[turn:] + shape.arms[:turn]:
+                for name in order_of(tuple(trees), number):
                     advance(f"round {number + 1} of {shape.pairs}, {clients} clients, {name}")
                     await loop.measure(arms[name], clients)
         stored = {name: await stored_orders(arm) for name, arm in arms.items()}
-    brought = compare(loop.measurements, shape.arms, shape.clients)
-    return Outcome(setting, shape, commits, loop.measurements, brought, reconcile(loop.accounts, stored))
+    brought = compare(loop.measurements, tuple(trees), shape.clients)
+    ledger = reconcile(loop.accounts, stored)
+    return Outcome(setting, shape, commits, loop.measurements, brought, ledger)
+
+
+def order_of(arms: Sequence[str], number: int) -> Sequence[str]:
+    """In which order a round measures them: it rotates, and every other round goes backwards.
+
+    So no conductor follows the same one each time.
+    """
+    turn = number // 2 % len(arms)
+    rotated = [*arms[turn:], *arms[:turn]]
+    return rotated[::-1] if number % 2 else rotated
 
 
 def compare(measurements: Sequence[Measurement], arms: Sequence[str], clients: Sequence[int]) -> list[Step]:

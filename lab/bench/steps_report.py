@@ -56,7 +56,7 @@ def show(outcome: Outcome, console: Console) -> None:
 
 
 def sentence(step: Step) -> str:
-    """What one brought, in words: `CPU of this-tree vs v1 at 64 clients: 0.91 [0.90, 0.92]`."""
+    """What one brought, in words: `CPU of this-tree vs 0123456789ab, clients 64: 0.91 [0.90, 0.92]`."""
     ratio = step.cpu
     interval = f"{ratio.point:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
     return f"CPU of {step.arm} vs {step.before}, clients {step.clients}: {interval}"
@@ -64,7 +64,7 @@ def sentence(step: Step) -> str:
 
 def summarise(outcome: Outcome) -> list[Row]:
     """The rows of the table, by number of clients, oldest first."""
-    return [_row(outcome, clients, arm) for clients in outcome.shape.clients for arm in outcome.shape.arms]
+    return [_row(outcome, clients, arm) for clients in outcome.shape.clients for arm in outcome.arms]
 
 
 def _row(outcome: Outcome, clients: int, arm: str) -> Row:
@@ -79,7 +79,7 @@ def _row(outcome: Outcome, clients: int, arm: str) -> Row:
 
 
 def _costs(outcome: Outcome) -> list[Cost]:
-    return cost_curve(outcome.measurements, outcome.shape.arms, outcome.shape.clients)
+    return cost_curve(outcome.measurements, outcome.arms, outcome.shape.clients)
 
 
 def _table(outcome: Outcome) -> Table:
@@ -92,7 +92,7 @@ def _table(outcome: Outcome) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in summarise(outcome):
         figures = (row.rate.told(0), row.p50_ms.told(), row.p99_ms.told())
-        table.add_row(str(row.clients), row.arm, *figures, end_section=row.arm == shape.arms[-1])
+        table.add_row(str(row.clients), row.arm, *figures, end_section=row.arm == outcome.arms[-1])
     return table
 
 

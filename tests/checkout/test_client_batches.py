@@ -68,7 +68,7 @@ class Kit:
 
     def set_up(self, **given: Any) -> None:
         self.registry = CollectorRegistry()
-        usual = {"batches_in_flight": 1, "batch_young_s": 0.0, "call_backoff_s": 0.001}
+        usual = {"batching": "on", "batches_in_flight": 1, "batch_young_s": 0.0, "call_backoff_s": 0.001}
         self.client = ServiceClient(
             "email",
             "http://email.test",

@@ -48,9 +48,11 @@ def test_a_recovery_is_of_ten_thousand_orders_unless_told_otherwise() -> None:
 def test_revisions_are_compared_in_the_order_given_and_this_tree_after_them() -> None:
     shape = conductor_shape(ConductorOptions(against="v1, HEAD~2", pairs=3))
     assert isinstance(shape, steps.Shape)
-    assert (shape.arms, shape.clients) == (("v1", "HEAD~2", "this-tree"), (1, 16, 64))
-    assert shape.steps == 3 * 3 * 3
-    assert conductor_shape(ConductorOptions(against="v1", clients="64", quick=True)).clients == (64,)
+    assert (shape.revisions, shape.clients) == (("v1", "HEAD~2"), (1, 16, 64))
+    assert shape.steps == 3 * 3 * 3 + 1
+    quick = conductor_shape(ConductorOptions(against="v1", clients="64", quick=True))
+    assert isinstance(quick, steps.Shape)
+    assert quick.clients == (64,)
 
 
 @pytest.mark.parametrize("given", ["", "v1,", "v1,v1", ",".join(f"v{number}" for number in range(10))])

@@ -287,6 +287,18 @@ def test_the_plot_follows_the_pages_colour_and_is_the_same_for_the_same_figures(
     assert "#010203" not in dip(each)
 
 
+def test_of_a_persons_settings_a_tree_hears_only_whether_to_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHECKOUT_BATCHING", "off")
+    monkeypatch.setenv("CHECKOUT_STYLE", "choreography")
+    told = Tree(make_tree(tmp_path / "source")).environment({"EMAIL_PORT": "1"})
+    assert {name for name in told if name.startswith(("CHECKOUT_", "EMAIL_"))} == {
+        "CHECKOUT_BATCHING",
+        "EMAIL_PORT",
+    }
+
+
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a person's shell does: each line of this script."""

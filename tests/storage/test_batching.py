@@ -191,12 +191,13 @@ def test_items_that_come_far_apart_wait_for_no_company() -> None:
 
 
 def test_items_that_come_close_together_again_soon_wait_again() -> None:
-    handler = Timed()
+    handler = Timed(usual_s=0.010)
     batcher: Batcher[int, int] = Batcher(handler, max_items=10, max_queue=10, in_flight=32, young_s=0.005)
     apart = [0.020 * number for number in range(100)] + [60.0]
-    run_timed(batcher, apart + [60.0 + 0.001 * number for number in range(1, 60)])
-    assert len(handler.began[-1][1]) > 1
-    assert sum(len(items) == 1 for at, items in handler.began if at >= 60.0) < 40
+    run_timed(batcher, apart + [60.0 + 0.00113 * number for number in range(1, 60)])
+    sizes = [len(items) for at, items in handler.began if at >= 60.0]
+    assert sizes[:5] == [1] * 5
+    assert min(sizes[-6:-1]) >= 4
 
 
 def test_a_full_batch_waits_for_no_company_but_for_its_turn() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import psutil
 
+from lab.change.tree import SWITCH
 from lab.control import call
 from lab.errors import LabError
 from lab.system import System
@@ -32,7 +33,6 @@ STOP_S = 20.0
 COMMAND_S = 150.0
 POLL_S = 0.05
 OWN_PREFIXES = ("CHECKOUT_", "EMAIL_", "WAREHOUSE_", "REWARDS_", "MAILBOX_", "DUET_")
-SWITCH = "CHECKOUT_BATCHING"  # the caller's own reaches the services: the suites run both ways
 SERVICES = ("checkout", "email", "warehouse", "rewards")
 PROCESSES = (*SERVICES, "mailbox", "broker")
 RESUME_SOON = {"CHECKOUT_RESUME_MIN_S": "0.5", "CHECKOUT_RESUME_MAX_S": "2"}
