@@ -13,7 +13,6 @@ from lab.samples import sample_order
 
 ORDERS = 10
 CUSTOMERS = 5  # half of the orders are of somebody who is being made a member at the same time
-LOOKUP = "/members/lookup"
 REFUSAL = "/problems/rewards/validation-error"
 
 
@@ -53,10 +52,9 @@ async def check(asked: Asked) -> Shown:
 
 
 async def lookups(asked: Asked) -> int:
-    """How many lookups rewards has answered well over REST, by its metrics. Raises LabError."""
-    requests = await samples(asked, "rewards", "http_requests_total")
-    well = [each for each in requests if (each.labels["route"], each.labels["status"]) == (LOOKUP, "200")]
-    return int(sum(each.value for each in well))
+    """How many members rewards has looked up over REST, alone or with others. Raises LabError."""
+    sizes = await samples(asked, "rewards", "batch_size_sum")
+    return int(sum(each.value for each in sizes if each.labels["batcher"] == "lookups"))
 
 
 def old_shape(order: dict[str, Any]) -> dict[str, Any]:
