@@ -35,6 +35,11 @@ class Cost:
     cpu_ms_per_order: Spread
 
 
+def cpu_ms(measurement: Measurement) -> float:
+    """CPU ms of the conductor for each order that was completed in the measured time."""
+    return measurement.cpu_s["conductor"] * 1000 / measurement.measured
+
+
 def spread(figures: Iterable[float]) -> Spread:
     """The spread of some figures. Raises ValueError for none."""
     known = list(figures)
@@ -51,11 +56,7 @@ def cost_curve(
         Cost(
             arm,
             count,
-            spread(
-                m.cpu_s["conductor"] * 1000 / m.measured
-                for m in measurements
-                if m.arm == arm and m.clients == count
-            ),
+            spread(cpu_ms(m) for m in measurements if m.arm == arm and m.clients == count),
         )
         for arm in arms
         for count in clients

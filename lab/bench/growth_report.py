@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lab.bench.closed import others_share
-from lab.bench.cost import Spread, spread
+from lab.bench.cost import Spread, cpu_ms, spread
 from lab.bench.growth import FLAT, Growth, Outcome, name_of
-from lab.bench.report import colour, ledger_lines, say, say_quiet, setting_lines
+from lab.bench.report import colour, say, say_ledger, say_quiet, setting_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,7 @@ def show(outcome: Outcome, console: Console) -> None:
     for each in outcome.curve:
         say(console, sentence(each, outcome.shape.sizes[0]), colour(each.verdict))
     say_quiet(console, others_share(outcome.measurements))
-    for line in ledger_lines(outcome.ledger):
-        say(console, line, None if outcome.ledger.balances else "bold red")
+    say_ledger(console, outcome.ledger)
     for line in _setting(outcome):
         say(console, line, "dim")
 
@@ -72,7 +71,7 @@ def _row(outcome: Outcome, size: int) -> Row:
         rate=spread(m.rate for m in rounds),
         p50_ms=spread(m.latency_ms["p50"] for m in rounds),
         p99_ms=spread(m.latency_ms["p99"] for m in rounds),
-        cpu_ms_per_order=spread(m.cpu_s["conductor"] * 1000 / m.measured for m in rounds),
+        cpu_ms_per_order=spread(map(cpu_ms, rounds)),
         added=max(m.orders for m in rounds),
     )
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lab.bench.arms import ARMS
 from lab.bench.comparison import LEAST_HEADROOM, QUIET_CPU_SHARE, Figure, Headroom, Outcome
-from lab.bench.cost import Cost, cost_curve, cost_table
+from lab.bench.cost import Cost, cost_curve, cost_table, cpu_ms
 from lab.bench.generator import Measurement
 from lab.bench.intervals import Verdict
 from lab.bench.ledger import Ledger
@@ -48,8 +48,7 @@ def show(outcome: Outcome, console: Console) -> None:
     for each in outcome.headrooms:
         say(console, proof(each), None if each.enough else "bold yellow")
     say_quiet(console, outcome.others_cpu_share)
-    for line in ledger_lines(outcome.ledger):
-        say(console, line, None if outcome.ledger.balances else "bold red")
+    say_ledger(console, outcome.ledger)
     for line in _setting(outcome):
         say(console, line, "dim")
 
@@ -113,7 +112,7 @@ def _row(measurements: list[Measurement], clients: int, arm: str) -> Row:
         rate=median(m.rate for m in rounds),
         p50_ms=median(m.latency_ms["p50"] for m in rounds),
         p99_ms=median(m.latency_ms["p99"] for m in rounds),
-        cpu_ms_per_order=median(m.cpu_s["conductor"] * 1000 / m.measured for m in rounds),
+        cpu_ms_per_order=median(map(cpu_ms, rounds)),
         conductor_cpu_share=median(m.cpu_s["conductor"] / m.measured_s for m in rounds),
         generator_cpu_share=median(m.cpu_s["generator"] / m.measured_s for m in rounds),
         stubs_cpu_share=median(m.cpu_s["stubs"] / m.measured_s for m in rounds),
@@ -161,6 +160,12 @@ def say(console: Console, line: str, style: str | None = None) -> None:
 def colour(verdict: Verdict | None) -> str | None:
     """The style in which a line with that verdict is printed."""
     return {"reached": "green", "missed": "bold red", "undecided": "bold yellow", None: None}[verdict]
+
+
+def say_ledger(console: Console, ledger: Ledger) -> None:
+    """Says what the ledger holds, in red if it does not balance."""
+    for line in ledger_lines(ledger):
+        say(console, line, None if ledger.balances else "bold red")
 
 
 def ledger_lines(ledger: Ledger) -> Iterator[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from lab.bench.arms import all_ready, durable
 from lab.bench.children import ROOT, free_ports
 from lab.bench.closed import closed_loop
+from lab.bench.cost import cpu_ms
 from lab.bench.generator import Measurement
 from lab.bench.intervals import Ratio, paired_ratio
 from lab.bench.ledger import Ledger, reconcile, stored_orders
@@ -121,9 +122,7 @@ def order_of(arms: Sequence[str], number: int) -> Sequence[str]:
 def compare(measurements: Sequence[Measurement], arms: Sequence[str], clients: Sequence[int]) -> list[Step]:
     """What each brought, paired by round, at each number of clients."""
     costs = {
-        (arm, count): [
-            m.cpu_s["conductor"] / m.measured for m in measurements if (m.arm, m.clients) == (arm, count)
-        ]
+        (arm, count): [cpu_ms(m) for m in measurements if (m.arm, m.clients) == (arm, count)]
         for arm in arms
         for count in clients
     }

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lab.bench.closed import others_share
 from lab.bench.cost import Cost, Spread, cost_curve, cost_table, spread
-from lab.bench.report import ledger_lines, say, say_quiet, setting_lines
+from lab.bench.report import say, say_ledger, say_quiet, setting_lines
 from lab.bench.steps import CONFIDENCE, Outcome, Step
 
 
@@ -49,8 +49,7 @@ def show(outcome: Outcome, console: Console) -> None:
     for step in outcome.brought:
         say(console, sentence(step))
     say_quiet(console, others_share(outcome.measurements))
-    for line in ledger_lines(outcome.ledger):
-        say(console, line, None if outcome.ledger.balances else "bold red")
+    say_ledger(console, outcome.ledger)
     for line in _setting(outcome):
         say(console, line, "dim")
 
